@@ -1,0 +1,1 @@
+"""Encoders: networks and descriptors that turn pictures or volumes into patch tokens."""
