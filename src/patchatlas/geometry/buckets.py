@@ -1,0 +1,86 @@
+"""Input sizes: scale a picture to fit, to cover a bucket, or to the nearest multiple of the patch.
+
+All sizes are (h, w) and computed in integers or fractions, so no row is lost to a truncated float.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+from patchatlas.errors import ShapeError
+from patchatlas.geometry.frame import Frame
+from patchatlas.geometry.rounding import ceil_to_multiple, round_half_up, round_to_multiple
+
+Hw = tuple[int, int]
+
+# Seven sizes of about one megapixel, (h, w), all sides multiples of 64: a table common in training latent diffusion.
+MEGAPIXEL_BUCKETS: tuple[Hw, ...] = (
+    (1024, 1024),
+    (832, 1216),
+    (1216, 832),
+    (768, 1280),
+    (1280, 768),
+    (704, 1344),
+    (1344, 704),
+)
+
+
+def fit(size_hw: Sequence[int], *, long_side: int, patch: Sequence[int]) -> Frame:
+    """Scale a picture so that its long side is `long_side`, aspect kept, and pad right and bottom to whole patches.
+
+    The short side is rounded to a pixel, halves up; each axis keeps its own exact scale.
+
+    Raises:
+        ShapeError: `long_side` is not a multiple of the patch, or the scaled picture is smaller than one patch.
+    """
+    h, w = size_hw
+    for p in patch:
+        if long_side % p or long_side < p:
+            below = long_side // p * p
+            near = [n for n in (below, below + p) if n]
+            raise ShapeError(
+                f"image size {long_side} is not a multiple of the patch {p}; take {' or '.join(map(str, near))}"
+            )
+    long = max(h, w)
+    scaled = (round_half_up(Fraction(h * long_side, long)), round_half_up(Fraction(w * long_side, long)))
+    for side, p in zip(scaled, patch, strict=True):
+        if side < p:
+            raise ShapeError(
+                f"a picture of {w} x {h} px scaled to a long side of {long_side} is {scaled[1]} x {scaled[0]} px, "
+                f"smaller than one patch ({p} px); take a larger image size or crop the picture"
+            )
+    after = [ceil_to_multiple(side, p) - side for side, p in zip(scaled, patch, strict=True)]
+    return Frame.whole((h, w)).resize(scaled).pad((0, 0), after)
+
+
+def nearest_bucket(size_hw: Sequence[int], table: Sequence[Hw] = MEGAPIXEL_BUCKETS) -> Hw:
+    """The bucket whose aspect ratio is nearest by |log|, that is, the one that keeps most of the picture.
+
+    The comparison is exact: |log a - log b| grows with max(a/b, b/a). The first of equals wins.
+    """
+    if not table:
+        raise ShapeError("the bucket table is empty; give at least one (h, w)")
+
+    def stretch(bucket: Hw) -> Fraction:
+        ratio = Fraction(size_hw[1] * bucket[0], size_hw[0] * bucket[1])
+        return max(ratio, 1 / ratio)
+
+    return min(table, key=stretch)
+
+
+def cover(size_hw: Sequence[int], bucket: Hw) -> Frame:
+    """Scale a picture until it covers the bucket, then cut the bucket from its centre.
+
+    The scale is the exact larger of the two ratios; the other side is rounded up to a pixel. An odd surplus leaves the
+    spare pixel at the right or bottom.
+    """
+    h, w = size_hw
+    scale = max(Fraction(bucket[0], h), Fraction(bucket[1], w))
+    scaled = (math.ceil(h * scale), math.ceil(w * scale))
+    start = ((scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2)
+    return Frame.whole((h, w)).resize(scaled).crop(start, bucket)
+
+
+def to_patches(frame: Frame, patch: Sequence[int]) -> Frame:
+    """Scale a frame so that each side is the nearest multiple of the patch, halves up; nothing is cut."""
+    return frame.resize([round_to_multiple(n, p) for n, p in zip(frame.size, patch, strict=True)])
