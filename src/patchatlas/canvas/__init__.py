@@ -1,0 +1,1 @@
+"""How pieces come together again: sums and weights of tiles on one canvas."""
