@@ -1,0 +1,124 @@
+"""The entry point: finds the command, hands its flags to tyro, and turns errors into exit codes.
+
+Nothing heavy is imported here; a command's module is loaded when it is named, and torch when it runs.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from patchatlas import __version__
+from patchatlas.errors import InputError, PatchAtlasError, ResourceError, UsageError, WeightsError
+
+# Name as typed: module below patchatlas.cli, one line of help. A module has `Config` and `run(config) -> exit code`.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "find a landmark in the shipped photographs; writes pictures, JSON and a page"),
+    "locate": ("locate", "find a point marked in one photo in another"),
+    "probe": ("probe", "prove that an encoder's tokens sit where their pixels are"),
+    "weights list": ("weights_list", "known encoders: licence, size, where to get them, whether they are here"),
+    "weights check": ("weights_check", "verify a weights file or folder"),
+    "weights convert": ("weights_convert", "rewrite weights as one patchatlas .safetensors file"),
+}
+
+OK, BUG, USAGE, SKIPPED, BAD_INPUT, WEIGHTS, RESOURCES, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+
+
+def exit_code(error: PatchAtlasError) -> int:
+    """The exit code that stands for an error."""
+    kinds = ((UsageError, USAGE), (InputError, BAD_INPUT), (WeightsError, WEIGHTS), (ResourceError, RESOURCES))
+    return next((code for kind, code in kinds if isinstance(error, kind)), BUG)
+
+
+def overview() -> str:
+    """What `patchatlas --help` prints."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: patchatlas COMMAND [OPTIONS]",
+            "",
+            "Patch features you can trust: every patch knows where it came from.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "options:",
+            "  --version  print the version",
+            "  --help     with a command: its options",
+            "",
+            "Results go to stdout (--format json for scripts), log and progress to stderr.",
+            "Exit codes: 0 ok, 1 bug, 2 usage, 3 some items skipped, 4 bad input, 5 weights or licence,",
+            "            6 memory or disk, 130 interrupted.",
+        ]
+    )
+
+
+def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
+    """Split arguments into a command's name (one or two words) and the rest.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    for words in (2, 1):
+        name = " ".join(args[:words])
+        if name in COMMANDS:
+            return name, list(args[words:])
+    group = [name for name in COMMANDS if name.split()[0] == args[0]]
+    if group:
+        given = "" if len(args) == 1 else f" not {args[1]!r},"
+        raise UsageError(f"`patchatlas {args[0]}` needs{given} one of: {', '.join(name.split()[1] for name in group)}")
+    raise UsageError(f"there is no command {args[0]!r}; commands are: {', '.join(COMMANDS)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("--help", "-h", "help"):
+        print(overview())
+        return OK if args else USAGE
+    if args[0] == "--version":
+        print(f"patchatlas {__version__}")
+        return OK
+    try:
+        name, rest = find_command(args)
+        return _run(name, rest)
+    except PatchAtlasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except MemoryError:
+        print("error: out of memory; use windows, a smaller size or a smaller batch", file=sys.stderr)
+        return RESOURCES
+    except OSError as error:
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            print(f"error: {error}; free some space and run again", file=sys.stderr)
+            return RESOURCES
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except Exception:
+        traceback.print_exc()
+        print("This is a bug in patchatlas; please report it with the lines above.", file=sys.stderr)
+        return BUG
+
+
+def _run(name: str, args: list[str]) -> int:
+    import tyro
+    from pydantic import ValidationError
+
+    from patchatlas.cli.console import log_to_stderr
+
+    module = import_module(f"patchatlas.cli.{COMMANDS[name][0]}")
+    try:
+        config = tyro.cli(module.Config, args=args, prog=f"patchatlas {name}", description=module.__doc__)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where + ': ' if where else ''}{first['msg']}, given {first['input']!r}") from error
+    except SystemExit as stop:  # tyro printed its help or what is wrong with the flags
+        return int(stop.code or OK)
+    log_to_stderr(verbose=config.verbose)
+    code: int = module.run(config)
+    return code
