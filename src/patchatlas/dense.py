@@ -129,8 +129,8 @@ def _affordable(window: Window, spec: EncoderSpec, budget: int | None, wanted: i
     if one > budget:
         raise ResourceError(
             f"encoding {tuple(n * p for n, p in zip(window.size, spec.patch, strict=True))} pixels at once takes about "
-            f"{one / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; use (smaller) windows, a smaller size or a larger "
-            "budget"
+            f"{one / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; use (smaller) windows, a smaller size or a "
+            "larger budget"
         )
     return min(wanted, budget // one)
 
@@ -142,8 +142,8 @@ def _forward(encoder: Encoder, pixels: Tensor) -> Tokens:
     except torch.OutOfMemoryError as error:
         if len(pixels) == 1:
             raise ResourceError(
-                f"{encoder.device} ran out of memory on one input of {tuple(pixels.shape[1:])}; use windows or a smaller "
-                "size"
+                f"{encoder.device} ran out of memory on one input of {tuple(pixels.shape[1:])}; use windows or a "
+                "smaller size"
             ) from error
     half = len(pixels) // 2
     log.warning("%s ran out of memory on %d windows; trying %d at a time", encoder.device, len(pixels), half)

@@ -1,6 +1,7 @@
 """What an encoder is: pixels in 0..1 in, tokens out, and a spec that says what they are.
 
-Axes: b batch, c channels, size = (h, w) or (z, h, w), n patch tokens (row-major over the grid), r registers, d features.
+Axes: b batch, c channels, size = (h, w) or (z, h, w), n patch tokens (row-major over the grid), r registers, d
+features.
 """
 
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Encoder(Protocol):
     """Turns pictures (or volumes) of one size into tokens.
 
     Inputs are floats in 0..1, channels first, each side a multiple of `spec.patch`; the encoder normalises them itself
-    and never resizes, crops or pads. It runs without gradients, on `device`, and gives tokens on that device in the
-    dtype of its arithmetic.
+    and never resizes, crops or pads. It runs without gradients, on `device`, and gives float32 tokens on that device
+    whatever its arithmetic.
     """
 
     @property
