@@ -8,8 +8,8 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-ImageU8 = UInt8[ndarray, "h w 3"]
-"""An RGB picture, EXIF-upright, 8 bits a channel."""
+ImageU8 = UInt8[ndarray, "_h _w 3"]
+"""An RGB picture, EXIF-upright, 8 bits a channel. Two pictures in one signature may differ in size (hence the _)."""
 
 Pixels = Float[Tensor, "c *size"]
 """One picture or volume, float, channels first; RGB pictures run 0..1."""

@@ -1,0 +1,1 @@
+"""Arrays in, pictures out: heatmaps, marks, panels. Nothing here reads or writes files."""
