@@ -1,0 +1,1 @@
+"""Locate: find a point that is marked in one picture in another."""

@@ -1,0 +1,127 @@
+"""What locating a landmark gives: where it is in the target, how sure that is, and everything a picture of it needs.
+
+Points are (x, y) in the continuous plane of the upright source or target, as their names say; lengths in pixels are
+pixels of the picture named.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchatlas import __version__
+from patchatlas.geometry.grid import PatchGrid
+from patchatlas.io.landmarks import mel_point
+from patchatlas.matching.verdict import Limits, State
+from patchatlas.spec import EncoderSpec
+from patchatlas.stamp import Stamp
+
+FORMAT = "patchatlas.locate"
+VERSION = 1
+
+Covariance = tuple[tuple[float, float], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A place in the target that looks like the landmark.
+
+    Attributes:
+        xy: where, in target pixels.
+        similarity: cosine there, -1..1.
+    """
+
+    xy: tuple[float, float]
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finding:
+    """One landmark, looked for in one target.
+
+    Attributes:
+        uuid: whose landmark it is.
+        source_xy: where it is marked in the source.
+        target_xy: the best place in the target, finer than a patch; never outside the target, whatever the state.
+        state: `found`, `uncertain` or `absent`.
+        reason: why, in words and numbers.
+        similarity: cosine of the best patch with the descriptor of the mark, -1..1.
+        margin: `similarity` less that of the best patch farther off than the radius within which patches count as one
+            place; 0 where the target has no patch so far off.
+        cycle_px: source pixels between the mark and where the best place matches back to.
+        spread_px: how wide the peak is: the root of the larger eigenvalue of `covariance`, in target pixels.
+        covariance: of the peak's mass, ((xx, xy), (xy, yy)) in square pixels of the target.
+        runners_up: the next best places, best first, at most four, each outside the radius of all better ones.
+        similarity_map: cosine of every target patch, over the rows and columns of `grid`; padding included.
+        scored: true where a patch took part; false where it shows mostly padding.
+        grid: where the patches of `similarity_map` lie in the target; `grid.boxes()` gives their target pixels.
+        spec: the encoder.
+        stamp: how both maps were made.
+        limits: what the state was decided by.
+        image_size: long side of both encoder inputs, in input pixels.
+        source_hw: rows and columns of the source.
+        target_hw: rows and columns of the target.
+    """
+
+    uuid: str
+    source_xy: tuple[float, float]
+    target_xy: tuple[float, float]
+    state: State
+    reason: str
+    similarity: float
+    margin: float
+    cycle_px: float
+    spread_px: float
+    covariance: Covariance
+    runners_up: tuple[Peak, ...]
+    similarity_map: Float[Tensor, "rows cols"]
+    scored: Bool[Tensor, "rows cols"]
+    grid: PatchGrid
+    spec: EncoderSpec
+    stamp: Stamp
+    limits: Limits
+    image_size: int
+    source_hw: tuple[int, int]
+    target_hw: tuple[int, int]
+
+    @property
+    def mel(self) -> tuple[int, int]:
+        """Column and row that mel would store for `target_xy`."""
+        return mel_point(*self.target_xy, size_hw=self.target_hw)
+
+    def to_json(self, *, source: str, target: str) -> dict[str, Any]:
+        """The result as plain JSON values; see docs/formats/locate-v1.md.
+
+        Args:
+            source: name of the source picture, for the record.
+            target: name of the target picture.
+        """
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "package": __version__,
+            "uuid": self.uuid,
+            "source": source,
+            "target": target,
+            "source_xy": list(self.source_xy),
+            "target_xy": list(self.target_xy),
+            "mel": list(self.mel),
+            "state": self.state,
+            "reason": self.reason,
+            "similarity": self.similarity,
+            "margin": self.margin,
+            "cycle_px": self.cycle_px,
+            "spread_px": self.spread_px,
+            "covariance": [list(row) for row in self.covariance],
+            "runners_up": [{"target_xy": list(peak.xy), "similarity": peak.similarity} for peak in self.runners_up],
+            "encoder": asdict(self.spec),
+            "sizes": {
+                "image_size": self.image_size,
+                "source_hw": list(self.source_hw),
+                "target_hw": list(self.target_hw),
+                "grid": list(self.grid.shape),
+            },
+            "limits": asdict(self.limits),
+            "stamp": {"digest": self.stamp.digest, "facts": dict(self.stamp.facts)},
+        }

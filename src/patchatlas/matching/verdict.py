@@ -1,0 +1,71 @@
+"""Found, uncertain or absent: a plain rule over two cues that have no scale of their own, with the reason in words.
+
+The cues are the cycle, how far from the mark the best place matches back to, measured in patches, and the lead over the
+runner-up, measured in standard deviations of the similarity map. Cosines themselves are not used: what is high for one
+encoder is low for another.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from patchatlas.errors import UsageError
+
+State = Literal["found", "uncertain", "absent"]
+
+_EVEN = 1e-6  # float32 cosines of equal vectors differ by some 1e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where the rule draws its lines.
+
+    Chosen with `bundled:sift` on the development pairs of benchmarks/locate_pairs.py; docs/locate.md has the outcome on
+    pairs that were not used for it. Among N independent normal values the best leads the second by about
+    1 / sqrt(2 ln N) standard deviations, 0.25 for some thousand patches; a clear lead is about twice that.
+
+    Attributes:
+        cycle_found: longest cycle of a landmark that is found, in patches of the source.
+        cycle_absent: shortest cycle of one that is absent, in patches of the source.
+        lead: least lead that is clear, in standard deviations of the map.
+
+    Raises:
+        UsageError: not 0 < cycle_found <= cycle_absent, or a negative lead.
+    """
+
+    cycle_found: float = 1.0
+    cycle_absent: float = 3.0
+    lead: float = 0.55
+
+    def __post_init__(self) -> None:
+        if not (0 < self.cycle_found <= self.cycle_absent and self.lead >= 0):
+            raise UsageError(f"{self} cannot be used; it needs 0 < cycle_found <= cycle_absent and 0 <= lead")
+
+
+def decide(
+    *, cycle_px: float, patch_px: float, margin: float, deviation: float, limits: Limits | None = None
+) -> tuple[State, str]:
+    """The state of a landmark and why: found if both cues say so, absent if both speak against it, else uncertain.
+
+    Args:
+        cycle_px: distance from the mark to where the best place matches back to, in source pixels.
+        patch_px: side of a patch in source pixels.
+        margin: similarity of the best place less that of the runner-up.
+        deviation: standard deviation of the similarity map; where it is 0 (but for rounding) no place differs
+            from another.
+        limits: the lines; the defaults if none are given.
+    """
+    limits = limits or Limits()
+    if deviation <= _EVEN:
+        return "uncertain", "every place of the target is equally like the mark; is one of the two on an even surface?"
+    near, far = limits.cycle_found * patch_px, limits.cycle_absent * patch_px
+    lead = margin / deviation
+    clear = lead >= limits.lead
+    back = f"the best place matches back to {cycle_px:.1f} px from the mark"
+    ahead = f"{lead:.2f} standard deviations of the map"
+    if cycle_px <= near and clear:
+        return "found", f"{back} (limit {near:.1f}) and leads by {ahead} (limit {limits.lead:g})"
+    if cycle_px >= far and not clear:
+        return "absent", f"{back} (limit {far:.1f}) and leads by only {ahead} (limit {limits.lead:g})"
+    if not clear:
+        return "uncertain", f"another place is nearly as good, only {ahead} behind (limit {limits.lead:g}); {back}"
+    return "uncertain", f"{back} (found within {near:.1f}), though it leads by {ahead} (limit {limits.lead:g})"
