@@ -1,9 +1,14 @@
 """Writing in one step: the old bytes or the new ones, never a part."""
 
+import re
+
+import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from patchatlas.errors import InputError
-from patchatlas.files import replacing, write_bytes, write_text
+from patchatlas.files import replacing, sort_safetensors_metadata, write_bytes, write_text
 
 
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -26,3 +31,19 @@ def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_text(tmp_path / "absent" / "a.txt", "x")
+
+
+def test_metadata_of_safetensors_are_sorted_and_nothing_else_changes(tmp_path):
+    content = {key: f'{key} "\\ \n é \x07 𝄞' for key in "zyxwvutsrqponm"}
+    tensors = {"b": np.arange(3.0), "a": np.ones((2, 2), dtype=np.float32)}
+    for name in "12":
+        save_file(tensors, tmp_path / name, metadata=content)
+        sort_safetensors_metadata(tmp_path / name)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    with safe_open(tmp_path / "1", framework="np") as opened:
+        assert opened.metadata() == content
+        assert set(opened.keys()) == {"a", "b"}
+        np.testing.assert_array_equal(opened.get_tensor("b"), tensors["b"])
+    names = re.findall(rb'"([m-z])":', (tmp_path / "1").read_bytes())
+    assert names == sorted(names)
+    assert len(names) == len(content)

@@ -1,4 +1,4 @@
-"""Every error that patchatlas raises for a mistake that a user can mend.
+"""Every error that patchatlas raises for a mistake that a user can mend::
 
     PatchAtlasError
     ├── UsageError            an option or argument that makes no sense          (exit 2)

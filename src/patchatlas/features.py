@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchatlas import __version__
 from patchatlas.errors import FormatError, InputError, ShapeError
-from patchatlas.files import replacing
+from patchatlas.files import replacing, sort_safetensors_metadata
 from patchatlas.geometry.grid import PatchGrid
 from patchatlas.geometry.sampling import sample
 from patchatlas.spec import EncoderSpec
@@ -109,6 +109,7 @@ class FeatureMap:
             save_file(
                 {k: t.detach().cpu().contiguous() for k, t in tensors.items() if t is not None}, temporary, header
             )
+            sort_safetensors_metadata(temporary)
 
     @classmethod
     def load(cls, path: str | Path, *, expect: Stamp | None = None) -> "FeatureMap":

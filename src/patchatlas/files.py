@@ -1,5 +1,6 @@
 """Write files so that a reader sees the old bytes or the new ones, never a part."""
 
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -38,3 +39,20 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, content: str) -> None:
     """Write `content` to `path` as UTF-8, newlines as given, in one step."""
     write_bytes(path, content.encode())
+
+
+def sort_safetensors_metadata(path: str | Path) -> None:
+    """Put the metadata of a safetensors file in the order of its keys, in place.
+
+    The safetensors library writes them in another order every time; sorted, the same content is the same bytes. (A file
+    begins with the length of its JSON header, eight bytes, low first, and the header may end in spaces: safetensors
+    README, "Format".)
+    """
+    with Path(path).open("r+b") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(content) <= length, "the same keys and values take the same room"
+        handle.seek(8)
+        handle.write(content.ljust(length))

@@ -3,6 +3,7 @@
 Nothing heavy is imported here; a command's module is loaded when it is named, and torch when it runs.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -92,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("error: out of memory; use windows, a smaller size or a smaller batch", file=sys.stderr)
         return RESOURCES
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             print(f"error: {error}; free some space and run again", file=sys.stderr)

@@ -3,9 +3,9 @@
 Sources: hub entry points and READMEs of facebookresearch/dinov3 at 071435e and dinov2 at b8931f7 (names, sizes, file
 names, whose last eight hex digits begin the file's SHA-256, Hugging Face ids), timm 1.0.31 (timm ids), transformers
 5.23.0 (V-JEPA 2 ids), model pages of ports that quote the original (V-JEPA 2 sizes and licences), Liu et al. 2022
-(ConvNeXt widths and depths), parameter counts from the reference classes on the meta device. `None` stands where no
-source at hand tells. DINOv3 at facebook/ is gated, the same weights at timm/ are not (facebookresearch/dinov3 issue
-145).
+(ConvNeXt widths and depths), parameter counts from the reference classes on the meta device (those of transformers for
+ConvNeXt and V-JEPA 2). `None` stands where no source at hand tells. DINOv3 at facebook/ is gated, the same weights at
+timm/ are not (facebookresearch/dinov3 issue 145).
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Entry:
         heads: attention heads, `None` for ConvNeXt.
         patch: patch size, (h, w) or (frames, h, w); the stride of the last stage for ConvNeXt.
         registers: register tokens.
-        parameters: of the reference class.
+        parameters: of the reference class; V-JEPA 2's predictor, which its files hold too, is counted.
         meta_file: the publisher's own file name.
         hf_id: id of the transformers files on the Hugging Face hub.
         timm_id: id of the timm files on the Hugging Face hub.
@@ -106,7 +106,7 @@ def _dinov3(
     )
 
 
-def _convnext(size: str, sha: str, dim: int, depth: int) -> Entry:
+def _convnext(size: str, sha: str, dim: int, depth: int, parameters: int) -> Entry:
     return Entry(
         name=f"dinov3-convnext-{size}",
         family="convnext",
@@ -114,9 +114,10 @@ def _convnext(size: str, sha: str, dim: int, depth: int) -> Entry:
         depth=depth,
         heads=None,
         patch=(32, 32),
+        parameters=parameters,
         meta_file=f"dinov3_convnext_{size}_pretrain_lvd1689m-{sha}.pth",
         hf_id=f"facebook/dinov3-convnext-{size}-pretrain-lvd1689m",
-        timm_id=f"timm/convnext_{size}.dinov3_lvd1689m",
+        # timm has them too, under keys of its own that transformers cannot take
         licence=DINOV3_LICENCE,
         gated=True,
     )
@@ -141,7 +142,7 @@ def _dinov2(letter: str, size: str, dim: int, depth: int, heads: int, parameters
     )
 
 
-def _vjepa2(letter: str, dim: int, depth: int, heads: int, licence: str, *, side: int = 256) -> Entry:
+def _vjepa2(letter: str, dim: int, depth: int, heads: int, parameters: int, licence: str, *, side: int = 256) -> Entry:
     return Entry(
         name=f"vjepa2-vit{letter}" + ("" if side == 256 else f"-{side}"),
         family="vjepa2",
@@ -149,6 +150,7 @@ def _vjepa2(letter: str, dim: int, depth: int, heads: int, licence: str, *, side
         depth=depth,
         heads=heads,
         patch=(2, 16, 16),
+        parameters=parameters,
         hf_id=f"facebook/vjepa2-vit{letter}-fpc64-{side}",
         licence=licence,
         gated=False,
@@ -166,10 +168,10 @@ _ALL = (
     _dinov3("vit7b16", "a955f4ea", 4096, 40, 32, 6_716_043_264, "7b"),
     _dinov3("vitl16", "eadcf0ff", 1024, 24, 16, 303_156_224, "large", data="sat493m"),
     _dinov3("vit7b16", "a6675841", 4096, 40, 32, 6_716_043_264, "7b", data="sat493m"),
-    _convnext("tiny", "21b726bb", 768, 18),
-    _convnext("small", "296db49d", 768, 36),
-    _convnext("base", "801f2ba9", 1024, 36),
-    _convnext("large", "61fa432d", 1536, 36),
+    _convnext("tiny", "21b726bb", 768, 18, 27_820_128),
+    _convnext("small", "296db49d", 768, 36, 49_454_688),
+    _convnext("base", "801f2ba9", 1024, 36, 87_566_464),
+    _convnext("large", "61fa432d", 1536, 36, 196_230_336),
     _dinov2("s", "small", 384, 12, 6, 22_056_576, registers=0),
     _dinov2("b", "base", 768, 12, 12, 86_580_480, registers=0),
     _dinov2("l", "large", 1024, 24, 16, 304_368_640, registers=0),
@@ -178,10 +180,10 @@ _ALL = (
     _dinov2("b", "base", 768, 12, 12, 86_583_552, registers=4),
     _dinov2("l", "large", 1024, 24, 16, 304_372_736, registers=4),
     _dinov2("g", "giant", 1536, 40, 24, 1_136_486_912, registers=4),
-    _vjepa2("l", 1024, 24, 16, "mit"),
-    _vjepa2("h", 1280, 32, 16, APACHE),
-    _vjepa2("g", 1408, 40, 22, "see its hub page"),
-    _vjepa2("g", 1408, 40, 22, "see its hub page", side=384),
+    _vjepa2("l", 1024, 24, 16, 325_971_328, "mit"),
+    _vjepa2("h", 1280, 32, 16, 653_930_880, APACHE),
+    _vjepa2("g", 1408, 40, 22, 1_034_555_264, "see its hub page"),
+    _vjepa2("g", 1408, 40, 22, 1_034_555_264, "see its hub page", side=384),
 )
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in _ALL}

@@ -17,12 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from patchatlas.encoders.suffixes import IN_FOLDERS, SUFFIXES
 from patchatlas.errors import WeightsError
-
-PICKLED = (".pth", ".pt", ".bin")
-SUFFIXES = (".safetensors", *PICKLED)
-IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
-"""Weights of a folder, in the order in which they are looked for; each may be sharded with `NAME.index.json`."""
 
 WRAPPERS = ("teacher", "model", "state_dict", "model_state_dict", "module")
 """Entries under which training programs store the state dict of a network."""
@@ -59,7 +55,7 @@ def read(path: Path) -> Checkpoint:
     state: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
-        tensors, metadata = _read_safetensors(file) if file.suffix == ".safetensors" else (_read_pickled(file), {})
+        tensors, metadata = _read_safetensors(file) if file.suffix == ".safetensors" else (read_pickled(file), {})
         state.update(tensors)
     folder = folder_of(path)
     return Checkpoint(
@@ -159,7 +155,12 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{file} is not a whole safetensors file ({error}); download it again") from error
 
 
-def _read_pickled(file: Path) -> dict[str, Tensor]:
+def read_pickled(file: Path) -> dict[str, Tensor]:
+    """Tensors by name of a `.pth`, `.pt` or `.bin` file, mapped from it where its format allows.
+
+    Raises:
+        WeightsError: damaged, holding code, or without a state dict.
+    """
     try:
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:

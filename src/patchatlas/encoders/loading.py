@@ -91,7 +91,7 @@ def load_encoder(
         depth=config.depth,
         norm=norm,
         dtype=arithmetic,
-        licence=_licence(weights, entry, header),
+        licence=licence_of(weights, entry, header),
         weights_sha256=weights.sha256,
         source=source,
     )
@@ -149,7 +149,8 @@ def _told_normalisation(weights: Checkpoint) -> Normalisation | None:
     return None
 
 
-def _licence(weights: Checkpoint, entry: Entry | None, header: own.Header | None) -> str:
+def licence_of(weights: Checkpoint, entry: Entry | None, header: own.Header | None) -> str:
+    """Licence of weights: from our header, else the catalogue, the model card or timm's config; else `unknown`."""
     if header is not None:
         return header.licence
     told = (weights.config.get("pretrained_cfg") or {}).get("license")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patchatlas.encoders import hub
 from patchatlas.encoders.catalogue import CATALOGUE, Entry, find
-from patchatlas.encoders.checkpoint import SUFFIXES
+from patchatlas.encoders.suffixes import SUFFIXES
 from patchatlas.errors import WeightsError
 
 BUNDLED = ("sift",)

@@ -54,10 +54,7 @@ def load(
         WeightsError: no folder, another kind of network, or weights that are damaged, missing, left over or misshapen.
         UsageError: no such layer, or the final norm asked for on a stage of another width.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", extra="transformers", needed_for="this encoder") from error
+    transformers = _transformers()
     path = Path(path)
     weights = checkpoint.read(path)
     name = name or path.name
@@ -68,6 +65,26 @@ def load(
     if model_type == "dinov3_convnext":
         return _load_convnext(transformers, path, weights, device=device, layer=layer, told=told)
     raise WeightsError(f"{path} has model_type {model_type!r} in config.json; here it is vjepa2 or dinov3_convnext")
+
+
+def require_complete(path: Path, fields: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Refuse weights unless the network that `config.json` describes has exactly these tensors; no numbers are read.
+
+    Args:
+        path: of the weights, for messages.
+        fields: of config.json, with a `model_type` of vjepa2 or dinov3_convnext.
+        state: may be on the meta device.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        WeightsError: naming what is missing, left over or of another shape, or a config.json that is not whole.
+    """
+    transformers = _transformers()
+    if fields["model_type"] == "vjepa2":
+        _empty(transformers.VJEPA2Model, path, _config(transformers.VJEPA2Config, path, fields), state)
+    else:
+        config = _config(transformers.DINOv3ConvNextConfig, path, fields)
+        _empty(transformers.DINOv3ConvNextModel, path, config, _as_convnext(state))
 
 
 class VJepa2Encoder:
@@ -233,9 +250,7 @@ def _load_convnext(
     told: dict[str, Any],
 ) -> ConvNextEncoder:
     config = _config(transformers.DINOv3ConvNextConfig, path, weights.config)
-    # files say stages.*, the class model.stages.* (transformers 5.23.0, conversion_mapping.py)
-    state = {f"model.{key}" if key.startswith("stages.") else key: value for key, value in weights.state.items()}
-    model = _filled(transformers.DINOv3ConvNextModel, path, config, state)
+    model = _filled(transformers.DINOv3ConvNextModel, path, config, _as_convnext(weights.state))
     depth = sum(config.depths)
     block = choose_layer(layer, depth)
     stage = next(s for s in range(len(config.depths)) if block < sum(config.depths[: s + 1]))
@@ -260,6 +275,19 @@ def _load_convnext(
     return ConvNextEncoder(_placed(model, spec, device), spec=spec)
 
 
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", extra="transformers", needed_for="this encoder") from error
+    return transformers
+
+
+def _as_convnext(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Files say stages.*, the class model.stages.* (transformers 5.23.0, conversion_mapping.py)."""
+    return {f"model.{key}" if key.startswith("stages.") else key: value for key, value in state.items()}
+
+
 def _config(kind: Any, path: Path, fields: dict[str, Any]) -> Any:
     try:
         return kind.from_dict(fields)
@@ -269,6 +297,13 @@ def _config(kind: Any, path: Path, fields: dict[str, Any]) -> Any:
 
 def _filled(kind: Any, path: Path, config: Any, state: dict[str, Tensor]) -> Any:
     """A network with exactly the tensors of `state`, in float32."""
+    model = _empty(kind, path, config, state)
+    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _empty(kind: Any, path: Path, config: Any, state: dict[str, Tensor]) -> Any:
+    """A network on the meta device, which has exactly the tensors of `state`."""
     with torch.device("meta"):
         model = kind(config)
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
@@ -284,8 +319,7 @@ def _filled(kind: Any, path: Path, config: Any, state: dict[str, Tensor]) -> Any
     if any(complaints.values()):
         listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in complaints.items() if names)
         raise WeightsError(f"the weights in {path} do not fill {kind.__name__}: {listed}. Download the folder again")
-    model.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _placed(network: nn.Module, spec: EncoderSpec, device: torch.device) -> nn.Module:

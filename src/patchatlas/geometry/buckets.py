@@ -54,9 +54,9 @@ def fit(size_hw: Sequence[int], *, long_side: int, patch: Sequence[int]) -> Fram
 
 
 def nearest_bucket(size_hw: Sequence[int], table: Sequence[Hw] = MEGAPIXEL_BUCKETS) -> Hw:
-    """The bucket whose aspect ratio is nearest by |log|, that is, the one that keeps most of the picture.
+    """The bucket whose aspect ratio is nearest by its logarithm, that is, the one that keeps most of the picture.
 
-    The comparison is exact: |log a - log b| grows with max(a/b, b/a). The first of equals wins.
+    The comparison is exact: the distance of log a and log b grows with max(a/b, b/a). The first of equals wins.
     """
     if not table:
         raise ShapeError("the bucket table is empty; give at least one (h, w)")

@@ -2,7 +2,8 @@
 
 Header metadata, all strings: `format` = "patchatlas.encoder", `version` = "1", `package` (the version that wrote it),
 `config` (JSON of `ViTConfig`), `preprocessing` (JSON with `mean` and `std`, lists of one number a channel, range 0..1),
-`name`, `licence`. Tensors are those of `ViT.state_dict()`, in the normalised space (mean and std are not folded in).
+`name`, `licence`, and, in converted files, `source` and `source_sha256`. Tensors are those of `ViT.state_dict()`, in
+the normalised space (mean and std are not folded in). The format's page: docs/formats/encoder-v1.md.
 """
 
 import json
@@ -17,7 +18,7 @@ from patchatlas import __version__
 from patchatlas.encoders.keymaps.layout import State, require_complete
 from patchatlas.encoders.vit import ViTConfig
 from patchatlas.errors import ShapeError, WeightsError
-from patchatlas.files import replacing
+from patchatlas.files import replacing, sort_safetensors_metadata
 
 LAYOUT = "patchatlas"
 FORMAT = "patchatlas.encoder"
@@ -34,6 +35,8 @@ class Header:
         std: per channel, range 0..1.
         name: what the weights are called.
         licence: their licence, as their publisher names it.
+        source: what they were converted from: the last part of a path, or a hub id.
+        source_sha256: hash of what they were converted from, as `checkpoint.digest` gives it.
     """
 
     config: ViTConfig
@@ -41,10 +44,14 @@ class Header:
     std: tuple[float, ...]
     name: str
     licence: str
+    source: str | None = None
+    source_sha256: str | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Header metadata of a safetensors file."""
+        origin = {"source": self.source, "source_sha256": self.source_sha256}
         return {
+            **{key: value for key, value in origin.items() if value is not None},
             "format": FORMAT,
             "version": VERSION,
             "package": __version__,
@@ -81,6 +88,8 @@ def read_header(metadata: Mapping[str, str]) -> Header:
             std=tuple(preprocessing["std"]),
             name=metadata["name"],
             licence=metadata["licence"],
+            source=metadata.get("source"),
+            source_sha256=metadata.get("source_sha256"),
         )
     except (KeyError, TypeError, json.JSONDecodeError, ShapeError) as error:
         raise WeightsError(
@@ -100,7 +109,7 @@ def translate(state: Mapping[str, Tensor], header: Header) -> tuple[State, ViTCo
 
 
 def write(path: str | Path, state: Mapping[str, Tensor], header: Header) -> None:
-    """Write one of our files, in one step.
+    """Write one of our files, in one step; the same content gives the same bytes.
 
     Raises:
         WeightsError: `state` does not fit `header.config`.
@@ -109,3 +118,4 @@ def write(path: str | Path, state: Mapping[str, Tensor], header: Header) -> None
     require_complete(dict(state), header.config, left_over=(), layout=LAYOUT)
     with replacing(path) as temporary:
         save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata=header.to_metadata())
+        sort_safetensors_metadata(temporary)
