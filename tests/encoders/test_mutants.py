@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchatlas.encoders import keymaps, rope, vit
+from patchatlas.encoders import attention, keymaps, rope, vit
 from patchatlas.encoders.keymaps.layout import Facts
 from patchatlas.encoders.vit import ViTConfig
 from tests.encoders.dino_reference import DINOV2, DINOV3, TOLERANCE, build, distances, reference
@@ -62,8 +62,8 @@ ORIGINAL_GELU = F.gelu
 PATCHES: dict[str, tuple[tuple[str, ...], Callable[[], Any]]] = {
     "rope: grid transposed": (DINOV3, lambda: patched(rope.Rope, "forward", lambda s, g: ORIGINAL_FORWARD(s, g[::-1]))),
     "rope: x before y": (DINOV3, lambda: patched(rope, "patch_centres", lambda g: ORIGINAL_CENTRES(g).flip(1))),
-    "rope: interleaved pairs": (DINOV3, lambda: patched(vit, "rotate", rotate_interleaved)),
-    "rope: left out": (DINOV3, lambda: patched(vit, "rotate", lambda x, *_: x)),
+    "rope: interleaved pairs": (DINOV3, lambda: patched(attention, "rotate", rotate_interleaved)),
+    "rope: left out": (DINOV3, lambda: patched(attention, "rotate", lambda x, *_: x)),
     "rope: normalised by max": (DINOV3, lambda: patched(rope, "patch_centres", centres_scaled_by(max))),
     "rope: normalised by min": (DINOV3, lambda: patched(rope, "patch_centres", centres_scaled_by(min))),
     "swiglu: gate and value swapped": (GATED, lambda: patched(vit.SwiGLU, "forward", value_before_gate)),

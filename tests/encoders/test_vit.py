@@ -1,11 +1,13 @@
 """The ViT itself: shapes in 2-D and 3-D, axes in order, gradients, refusals; and its adapter with folded mean and
 std."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
 
+from patchatlas.encoders import vit, vit_encoder
 from patchatlas.encoders.rope import geometric_periods, patch_angles, patch_centres, rotate
 from patchatlas.encoders.vit import PatchEmbed, ViT, ViTConfig, patch_grid, split_tokens
 from patchatlas.encoders.vit_encoder import VitEncoder, build_network, fold_normalisation
@@ -114,6 +116,22 @@ def test_forward_blocks_gives_the_named_blocks_and_stops_there():
     assert torch.equal(network.forward_blocks(x, [0])[0], first)
 
 
+@pytest.mark.parametrize("hidden_bytes", [1, 500, 2**20])
+@pytest.mark.parametrize(
+    ("config", "size"), [(FLAT, (12, 20)), (SOLID, (4, 8, 12)), (replace(FLAT, ffn="mlp"), (8, 8))]
+)
+def test_with_gradients_off_every_block_gives_the_same(monkeypatch, config, size, hidden_bytes):
+    """In pieces of any size, and in place without touching the tokens of the block before."""
+    network = drawn(config)
+    x = torch.rand(2, config.channels, *size, generator=torch.Generator().manual_seed(1))
+    slow = network.forward_blocks(x, range(config.depth))
+    monkeypatch.setattr(vit, "FFN_BYTES", hidden_bytes)
+    with torch.no_grad():
+        fast = network.forward_blocks(x, range(config.depth))
+    for here, there in zip(fast, slow, strict=True):
+        torch.testing.assert_close(here, there.detach(), atol=2e-5, rtol=1e-5)
+
+
 def test_every_parameter_learns():
     for config, size in [(FLAT, (8, 12)), (SOLID, (4, 8, 8)), (TABLED, (4, 8, 8))]:
         network = drawn(config).train()
@@ -215,6 +233,22 @@ def test_bf16_keeps_all_but_the_linears_of_blocks_in_float32_and_tokens_too():
     assert coarse_ones == {name for name in dtypes if "attention" in name or "ffn" in name}
     tokens = coarse(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(1)))
     assert tokens.patches.dtype == tokens.cls.dtype == tokens.registers.dtype == torch.float32
+
+
+def test_the_encoder_multiplies_by_the_fast_setting_of_its_device(monkeypatch):
+    inside = []
+
+    @contextmanager
+    def seen(device):
+        inside.append(str(device))
+        yield
+        inside.append("over")
+
+    monkeypatch.setattr(vit_encoder, "fast_float32", seen)
+    one = encoder(FLAT, layer=2, norm="final")
+    one.network.blocks[2].register_forward_hook(lambda *_: inside.append("block"))
+    one(torch.zeros(1, 3, 8, 8))
+    assert inside == ["cpu", "block", "over"]
 
 
 def test_the_encoder_owns_its_weights():

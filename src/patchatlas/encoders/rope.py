@@ -49,9 +49,9 @@ def rotate(
 ) -> Float[Tensor, "b m t e"]:
     """Turn channels i and a + i of every token by its i-th angle; computed in the table's dtype, given back in x's."""
     half = cos.shape[-1]
-    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+    first, second, rest = x.to(cos.dtype).tensor_split((half, 2 * half), dim=-1)
+    turned = (torch.addcmul(first * cos, second, sin, value=-1), torch.addcmul(second * cos, first, sin))
+    return torch.cat((*turned, rest) if rest.shape[-1] else turned, dim=-1).to(x.dtype)
 
 
 class Rope(nn.Module):

@@ -13,7 +13,7 @@ features.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import Literal
 
 import torch
@@ -21,10 +21,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from patchatlas.encoders.attention import attend
 from patchatlas.encoders.positions import resample_table
 from patchatlas.encoders.protocol import Tokens
-from patchatlas.encoders.rope import Rope, Table, rotate
+from patchatlas.encoders.rope import Rope, Table
 from patchatlas.errors import ShapeError
+
+FFN_BYTES = 3 * 2**20
+"""Hidden activations that a feed-forward part on a CPU makes at a time, gradients off: what stays in its cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,11 +156,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], table: Table | None) -> Float[Tensor, "b t d"]:
         b, t, d = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each (b, heads, t, e)
-        if table is not None:
-            q, k = rotate(q, *table), rotate(k, *table)
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).reshape(b, t, d))  # type: ignore[no-any-return]
+        qkv = self.qkv(x).view(b, t, 3, self.heads, d // self.heads)
+        return self.proj(attend(qkv, table))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -185,7 +186,7 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """x + scale1 * attention(norm1(x)), then x + scale2 * ffn(norm2(x))."""
+    """x + scale1 * attention(norm1(x)), then x + scale2 * ffn(norm2(x)); with gradients off in fewer passes."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -198,8 +199,16 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d"], table: Table | None) -> Float[Tensor, "b t d"]:
         dtype = self.attention.proj.weight.dtype
-        x = x + self.scale1 * self.attention(self.norm1(x).to(dtype), table)
-        return x + self.scale2 * self.ffn(self.norm2(x).to(dtype))  # type: ignore[no-any-return]
+        if torch.is_grad_enabled():
+            x = x + self.scale1 * self.attention(self.norm1(x).to(dtype), table)
+            return x + self.scale2 * self.ffn(self.norm2(x).to(dtype))  # type: ignore[no-any-return]
+        x = torch.addcmul(x, self.scale1, self.attention(self.norm1(x).to(dtype), table).to(x.dtype))
+        rows = x.view(1, -1, x.shape[-1])
+        hidden_bytes = rows.shape[1] * self.ffn.up.out_features * dtype.itemsize
+        pieces = ceil(hidden_bytes / FFN_BYTES) if x.device.type == "cpu" else 1
+        for some in rows.chunk(pieces, dim=1):  # views: x itself is changed
+            some.addcmul_(self.scale2, self.ffn(self.norm2(some).to(dtype)).to(x.dtype))
+        return x
 
 
 class ViT(nn.Module):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.encoders.inputs import grid_shape
+from patchatlas.encoders.matmul import fast_float32
 from patchatlas.encoders.protocol import Tokens
 from patchatlas.encoders.vit import ViT, ViTConfig, dtype_of, split_tokens
 from patchatlas.spec import EncoderSpec
@@ -86,7 +87,8 @@ class VitEncoder:
             ShapeError: a side is not a multiple of the patch, or the channels are not the network's.
         """
         grid_shape(pixels, self._spec)
-        (tokens,) = self.network.forward_blocks(pixels.to(self.device, torch.float32), [self._spec.layer])
+        with fast_float32(self.device):
+            (tokens,) = self.network.forward_blocks(pixels.to(self.device, torch.float32), [self._spec.layer])
         if self._spec.norm == "final":
             tokens = self.network.norm(tokens)
         return split_tokens(tokens, self.network.config)
