@@ -43,7 +43,7 @@ demo: $(INSTALLED)
 	$(BIN)/patchatlas demo $(OUTPUT)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
 
 check: format lint types imports test
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import patchatlas
 
-EXTRAS = ["cv2", "matplotlib", "timm", "torchvision", "transformers"]
+EXTRAS = ["cv2", "h5py", "matplotlib", "numba", "timm", "torchvision", "transformers", "zarr"]
 
-IMPORT_ALL = """
+# What numba compiles is written with numba's decorators; `canvas.compiled` imports it when it is asked for.
+WRITTEN_IN_AN_EXTRA = ["patchatlas.canvas.rows"]
+
+IMPORT_ALL = f"""
 import importlib, pkgutil
 import patchatlas
 for module in pkgutil.walk_packages(patchatlas.__path__, "patchatlas."):
-    importlib.import_module(module.name)
+    if module.name not in {WRITTEN_IN_AN_EXTRA}:
+        importlib.import_module(module.name)
 """
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from patchatlas.arrays import ImageU8, Pixels
-from patchatlas.canvas.blend import BlendCanvas, hann
+from patchatlas.canvas.canvas import Canvas
+from patchatlas.canvas.plan import CanvasPlan
+from patchatlas.canvas.windows import hann
 from patchatlas.encoders.protocol import Encoder, Tokens
 from patchatlas.errors import ResourceError, ShapeError
 from patchatlas.features import FeatureMap
@@ -97,14 +99,17 @@ def encode(
         registers = None if tokens.registers is None else tokens.registers[0].float()
         return FeatureMap(tokens.patches[0].float(), grid, spec, stamp, cls, registers)
 
-    canvas = BlendCanvas(spec.dim, grid.shape, device=encoder.device)
-    weight = hann(plan[0].size, device=encoder.device)
+    place = CanvasPlan((0,) * len(grid.shape), grid.shape)
+    # Always torch, so that the bits of a map do not depend on whether numba is installed.
+    canvas = Canvas(place, channels=spec.dim, dtype=torch.float32, device=encoder.device, backend="torch")
+    window = hann(plan[0].size, device=encoder.device)
     for first in range(0, len(plan), batch):
         part = plan[first : first + batch]
         tokens = _forward(encoder, torch.stack([drawn[:, *_in_pixels(w, spec).slices] for w in part]))
-        for window, patches in zip(part, tokens.patches, strict=True):
-            canvas.add(patches.T.reshape(-1, *window.size), window, weight)
-    return FeatureMap(canvas.value().reshape(spec.dim, -1).T.contiguous(), grid, spec, stamp)
+        tiles = tokens.patches.unflatten(1, plan[0].size).movedim(-1, 1)
+        corners = torch.tensor([w.start[::-1] for w in part], dtype=torch.float64)
+        canvas.add(tiles, corners, window=window)
+    return FeatureMap(canvas.value().movedim(0, -1).reshape(-1, spec.dim), grid, spec, stamp)
 
 
 def activation_bytes(cells: Sequence[int], spec: EncoderSpec) -> int:

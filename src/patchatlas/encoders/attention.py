@@ -4,9 +4,9 @@
 
 * On CPUs, without gradients, pictures are taken one at a time, so that turned queries and keys stay in the cache.
 * There, two matrix products and a softmax over blocks of queries can beat torch's kernel: 1.3 to 1.6 times in float32
-  up to 768 tokens (where torch takes 64 queries at a time), if oneDNN multiplies (`matmul.py`); 1.6 to 1.8 times in
-  bfloat16 at any size on CPUs with AVX512-BF16 and no AMX, where torch's kernel runs at float32 speed. In bfloat16 the
-  scores are rounded before the softmax, which itself is float32 inside.
+  at 201 to 521 tokens (below 768 torch takes 64 queries at a time), if oneDNN multiplies (`matmul.py`); 1.6 to 1.8
+  times in bfloat16 at 201 to 3141 tokens on a CPU with AVX512-BF16 and no AMX, where torch's kernel runs at float32
+  speed. In bfloat16 the scores are rounded before the softmax, which itself is float32 inside.
 
 Axes: b batch, t tokens, m heads, e channels of a head, a angles.
 """

@@ -1,8 +1,8 @@
 """Faster float32 matrix products on CPUs, switched on only where they prove to be float32.
 
 torch multiplies float32 matrices with MKL. Told that bfloat16 would do, it takes oneDNN instead, which is faster on
-AMD CPUs (1.04 to 1.1 times on a Zen 4, twice on a Zen 5: MKL leaves half of its AVX512 unused) and rounds no more than
-MKL does, except where the CPU has matrix units for bfloat16 (AMX): there it does use them, and is no longer float32.
+AMD CPUs (1.0 to 1.1 times on the one of docs/benchmarks.md, twice on a newer one) and was right to float32 there. On
+CPUs with matrix units for bfloat16 (AMX) it may use them, and is then no longer float32.
 So a product is tried once a process, and the setting is used only if that product was right to float32.
 
 The setting is torch's, for CPU matrix products of the whole process, and is in force while the encoder runs only.

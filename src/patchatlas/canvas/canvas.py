@@ -1,0 +1,318 @@
+"""A canvas: the weighted sum of tiles placed at sub-pixel positions, and the sum of their weights.
+
+Axes: n tiles, c channels, *tile axes of a tile, ndim of them, *size axes of the canvas, array order. Inside, channels
+lie last and complex numbers are two reals, so that a row of a tile is one piece of memory.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Complex, Float, Int
+from torch import Tensor
+
+from patchatlas.canvas.blocks import add_blocks, sum_blocks
+from patchatlas.canvas.compiled import Backend, add_tiles, use_compiled
+from patchatlas.canvas.contract import check_tiles, check_weights, in_array_order
+from patchatlas.canvas.coverage import Even, WindowSum, count_tiles
+from patchatlas.canvas.plan import CanvasPlan
+from patchatlas.canvas.spread import spread
+from patchatlas.canvas.taps import Interpolation, Taps, find_taps
+from patchatlas.errors import ResourceError, ShapeError, UsageError
+
+Tiles = Float[Tensor, "n c *tile"] | Complex[Tensor, "n c *tile"]
+Values = Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
+Fill = int | float | complex
+
+# Bytes of tiles handled at a time: they should still be in the cache when they are added (1 to 4 MB measured best).
+_CHUNK = 1 << 21
+
+_FEW_NUMBERS = 8
+
+# Cubic and Fourier kernels are negative in places. Where positive and negative parts cancel to less than this part of
+# what they would add up to without signs, the quotient would blow up ringing and rounding: the pixel has no value.
+_LEAST_PART = 0.5
+
+
+class Canvas:
+    """Collects tiles in any order; the order changes nothing but the last bits.
+
+    Attributes:
+        plan: where the canvas lies in the object.
+        interpolation: how tiles are shifted by parts of a pixel.
+        fill: what `value` puts where no tile lies.
+        backend: what does the work, see `canvas.compiled`.
+    """
+
+    def __init__(
+        self,
+        plan: CanvasPlan,
+        *,
+        channels: int = 1,
+        dtype: torch.dtype = torch.complex64,
+        device: torch.device | None = None,
+        interpolation: Interpolation = "linear",
+        fill: Fill = 0.0,
+        backend: Backend = "auto",
+    ) -> None:
+        """An empty canvas.
+
+        Args:
+            plan: where it lies.
+            channels: of the tiles to come.
+            dtype: of the sum: float32, float64, complex64 or complex128.
+            device: where it is kept; tiles must be there too.
+            interpolation: one for all tiles of a canvas.
+            fill: what `value` puts where no tile lies.
+            backend: `numba` for the compiled CPU path, `torch` for the one that runs everywhere, `auto` for the former
+                where it is installed and can do the work.
+
+        Raises:
+            UsageError: a dtype in which sums are not kept, or a complex fill for real values.
+            ShapeError: no channels.
+            ResourceError: the canvas does not fit into memory.
+        """
+        if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+            raise UsageError(f"a canvas sums in float32, float64, complex64 or complex128, not in {dtype}")
+        if channels < 1:
+            raise ShapeError(f"{channels} channels: tiles have at least one")
+        self.plan = plan
+        self.interpolation = interpolation
+        self.backend: Backend = backend
+        self._complex, self._real = dtype.is_complex, dtype.to_real()
+        self._check_fill(fill)
+        self.fill = fill
+        size = (*plan.size, channels * (2 if dtype.is_complex else 1))
+        try:
+            self._sum = torch.zeros(size, dtype=self._real, device=device)
+        except (RuntimeError, MemoryError) as error:
+            raise ResourceError(
+                f"a canvas of {plan.size} with {channels} channels of {dtype} does not fit into memory; are the "
+                "positions in pixels?"
+            ) from error
+        self._weight = WindowSum(plan, interpolation, self._sum)
+        signed = interpolation in ("cubic", "fourier")
+        self._unsigned = WindowSum(plan, interpolation, self._sum, absolute=True) if signed else None
+        self._placed: list[Even] = []
+        self._consumed = False
+
+    @property
+    def channels(self) -> int:
+        """Channels of the tiles."""
+        return self._sum.shape[-1] // (2 if self._complex else 1)
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles added."""
+        return sum(len(some.corners) for some in self._placed)
+
+    def add(
+        self,
+        tiles: Tiles,
+        positions: Float[Tensor, "_n _ndim"],
+        *,
+        window: Float[Tensor, "..."] | None = None,
+        weights: Float[Tensor, " _n"] | None = None,
+        crop: bool = False,
+    ) -> None:
+        """Add tiles.
+
+        Args:
+            tiles: real or complex, any float type; summed in the canvas's own.
+            positions: (x[, y[, z]]) of each tile's first corner in object pixels; handled in float64. Gradients flow to
+                tiles, positions, window and weights where these ask for them.
+            window: weight of each pixel of a tile, finite and not negative; None counts all alike.
+            weights: of each tile, such as a confidence, finite and not negative; None counts all alike.
+            crop: drop what lies outside the plan instead of refusing tiles that reach there.
+
+        Raises:
+            ShapeError: counts, channels or axes that do not fit each other or the canvas, or a tile outside the plan.
+            InputError: positions that are not finite, negative weights, or complex tiles for a real canvas.
+            UsageError: the canvas was consumed, or its backend cannot do this.
+            MissingExtraError: its backend is not installed.
+        """
+        self._check_alive()
+        check_tiles(tiles, channels=self.channels, ndim=self.plan.ndim, is_complex=self._complex)
+        size = tuple(tiles.shape[2:])
+        corners = in_array_order(positions, size, count=len(tiles)).to(tiles.device)
+        check_weights(window, weights, count=len(tiles), tile_size=size)
+        if not crop:
+            self.plan.check_holds(corners, size, self.interpolation)
+
+        given = (tiles, positions, window, weights)
+        differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+        compiled = use_compiled(
+            self.backend,
+            device=self._sum.device,
+            interpolation=self.interpolation,
+            differentiable=differentiable or self._sum.requires_grad,
+        )
+        even = Even(corners.detach(), None if weights is None else weights.detach().to(corners), size)
+        self._placed.append(even)
+        if window is None and not differentiable:
+            self._weight.add_even(even)
+            if self._unsigned is not None:
+                self._unsigned.add_even(even)
+        taps = find_taps(corners, self.interpolation, self._real)
+        if compiled:
+            self._add_compiled(tiles, taps, window, weights)
+            return
+        every = None if window is None else self._every_number(window)
+        tile_bytes = math.prod(size) * self._sum.shape[-1] * self._real.itemsize
+        step = len(tiles) if differentiable else max(1, _CHUNK // tile_bytes)
+        for first in range(0, len(tiles), step):
+            some = slice(first, first + step)
+            numbers = self._numbers(tiles[some])
+            factor = every
+            if weights is not None:
+                each = weights[some].to(self._sum).reshape(-1, *[1] * (numbers.ndim - 1))
+                factor = each if factor is None else factor * each
+            if factor is not None:
+                numbers = numbers * factor
+            self._add_numbers(numbers, taps.some(some))
+            if window is not None or differentiable:
+                self._add_windows(factor, corners[some], size)
+
+    @property
+    def sum(self) -> Values:
+        """The weighted sum of all tiles; the canvas's own memory."""
+        self._check_alive()
+        return self._values(self._sum)
+
+    @property
+    def weight(self) -> Float[Tensor, "*size"]:
+        """What the sum is divided by: windows times tile weights, shifted as the tiles were."""
+        return self._weight.total()
+
+    @property
+    def coverage(self) -> Float[Tensor, "*size"]:
+        """How much of the tiles lies on each pixel: the weight, and 0 outside all tiles; nowhere negative."""
+        weight = self.weight.detach()
+        return weight if self._unsigned is None else torch.where(self.counts > 0, weight.clamp(min=0), 0)
+
+    @property
+    def covered(self) -> Bool[Tensor, "*size"]:
+        """Pixels that have a value.
+
+        All that tiles cover, except where the positive and negative parts of cubic and Fourier kernels cancel, which
+        happens at the rim of steep windows.
+        """
+        coverage = self.coverage
+        covered = coverage > 0
+        return covered if self._unsigned is None else covered & (coverage > _LEAST_PART * self._unsigned.total())
+
+    @property
+    def counts(self) -> Int[Tensor, "*size"]:
+        """Number of tiles that cover each pixel, whatever their weights."""
+        return count_tiles(self.plan, self._placed, self.interpolation).to(self._sum.device)
+
+    @property
+    def lit_box(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """First object pixel and one past the last with a value, array order; None while there is none."""
+        places = self.covered.nonzero()
+        if not len(places):
+            return None
+        first, last = places.amin(dim=0).tolist(), (places.amax(dim=0) + 1).tolist()
+        origin = self.plan.origin
+        return tuple(o + i for o, i in zip(origin, first, strict=True)), tuple(
+            o + i for o, i in zip(origin, last, strict=True)
+        )
+
+    def value(self, *, fill: Fill | None = None, consume: bool = False) -> Values:
+        """The weighted mean where tiles lie, and the fill elsewhere.
+
+        Args:
+            fill: instead of the canvas's own.
+            consume: write the mean over the sum, to save memory; the canvas then has no sum and takes no more tiles.
+
+        Raises:
+            UsageError: a complex fill for real values, or a canvas that was consumed.
+        """
+        self._check_alive()
+        fill = self.fill if fill is None else fill
+        self._check_fill(fill)
+        parts = [fill.real, fill.imag] if self._complex else [fill.real]
+        filling = self._sum.new_tensor(parts * self.channels)
+        weight, covered = self.weight, self.covered
+        if self._sum.requires_grad or weight.requires_grad:
+            return self._values(_mean(self._sum, weight, covered, filling))
+        out = self._sum if consume else torch.empty_like(self._sum)
+        rows = max(1, _CHUNK // (self._sum[0].numel() * self._real.itemsize))
+        for some in (slice(top, top + rows) for top in range(0, len(out), rows)):
+            out[some] = _mean(self._sum[some], weight[some], covered[some], filling)
+        self._consumed = consume
+        return self._values(out)
+
+    def _add_compiled(self, tiles: Tensor, taps: Taps, window: Tensor | None, weights: Tensor | None) -> None:
+        """Add tiles and their windows by compiled code."""
+        as_they_are = tiles.dtype.to_real() == self._real and tiles.movedim(1, -1).is_contiguous()
+        tile_bytes = math.prod(tiles.shape[2:]) * self._sum.shape[-1] * self._real.itemsize
+        step = len(tiles) if as_they_are else max(1, _CHUNK // tile_bytes)
+        for first in range(0, len(tiles), step):
+            some = slice(first, first + step)
+            each = None if weights is None else weights[some]
+            numbers = self._numbers(tiles[some])
+            add_tiles(self._sum, numbers, taps.some(some), origin=self.plan.origin, window=window, weights=each)
+        if window is not None:
+            self._weight.add_one_window(window, taps, weights)
+
+    def _add_numbers(self, numbers: Tensor, taps: Taps) -> None:
+        """Add tiles (n, *tile, numbers), already weighted."""
+        start = taps.start - torch.tensor(self.plan.origin, device=taps.start.device)
+        blocks = spread(numbers, taps)
+        if torch.is_grad_enabled() and (blocks.requires_grad or self._sum.requires_grad):
+            self._sum = self._sum + sum_blocks(blocks, start, self.plan.size)
+        else:
+            add_blocks(self._sum, blocks, start)
+
+    def _add_windows(self, factor: Tensor | None, corners: Tensor, size: tuple[int, ...]) -> None:
+        """Add the weights of tiles whose numbers were multiplied by `factor`."""
+        one = self._sum.new_ones(1)
+        windows = (one if factor is None else factor[..., 0]).expand(len(corners), *size)
+        self._weight.add_windows(windows, corners)
+        if self._unsigned is not None:
+            self._unsigned.add_windows(windows.detach(), corners.detach())
+
+    def _numbers(self, tiles: Tensor) -> Tensor:
+        """Tiles (n, c, *tile) as reals (n, *tile, c or 2 c)."""
+        last = _channels_last(tiles.to(self._real.to_complex() if self._complex else self._real))
+        return torch.view_as_real(last.resolve_conj()).flatten(-2) if self._complex else last
+
+    def _every_number(self, window: Tensor) -> Tensor:
+        """A window as (1, *tile, numbers), written out where pixels have so few numbers that broadcasting is slow."""
+        count = self._sum.shape[-1]
+        every = window.to(self._sum)[None, ..., None].expand(1, *window.shape, count)
+        return every.contiguous() if count <= _FEW_NUMBERS else every
+
+    def _values(self, numbers: Tensor) -> Values:
+        """Reals (*size, c or 2 c) as (c, *size)."""
+        if self._complex:
+            numbers = torch.view_as_complex(numbers.unflatten(-1, (-1, 2)))
+        return numbers.movedim(-1, 0)
+
+    def _check_fill(self, fill: Fill) -> None:
+        if fill.imag and not self._complex:
+            raise UsageError(f"a fill of {fill} is complex, the canvas is real")
+
+    def _check_alive(self) -> None:
+        if self._consumed:
+            raise UsageError("this canvas was consumed by value(consume=True); keep the values, or do not consume it")
+
+
+def _mean(total: Tensor, weight: Tensor, covered: Tensor, fill: Tensor) -> Tensor:
+    """Weighted mean (*size, numbers), the fill (numbers) where nothing is covered."""
+    mean = total / torch.where(covered, weight, 1)[..., None]
+    return torch.where(covered[..., None], mean, fill)
+
+
+def _channels_last(tiles: Tensor) -> Tensor:
+    """Tiles (n, c, *tile) as (n, *tile, c): several channels in memory order, except under autograd."""
+    last = tiles.movedim(1, -1)
+    if tiles.shape[1] == 1 or last.is_contiguous() or tiles.requires_grad:
+        return last
+    if tiles.shape[1] <= _FEW_NUMBERS:
+        return last.contiguous()
+    # Transposed one by one: as matrices they take torch's blocked copy, three times as fast as a batch of them.
+    out = torch.empty_like(last, memory_format=torch.contiguous_format)
+    for tile, turned in zip(tiles.flatten(2), out.flatten(1, -2), strict=True):
+        turned.copy_(tile.T)
+    return out

@@ -1,0 +1,183 @@
+"""Canvases larger than memory: placed band by band of rows, and each band written once, to a zarr group.
+
+Every band has one owner: all tiles that touch it are added before it is written, and chunks of the file never lie in
+two bands. A tile that touches two bands is read for both. Needs the `zarr` extra.
+
+The group has `value` (c, *size), `coverage` (*size), and attributes that say where it lies in the object. Chunks that
+no tile touches are not stored; they read as the fill and as 0.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchatlas import __version__
+from patchatlas.canvas.canvas import Canvas, Fill, Tiles
+from patchatlas.canvas.compiled import Backend
+from patchatlas.canvas.contract import check_weights, in_array_order
+from patchatlas.canvas.plan import CanvasPlan, covered, plan_canvas
+from patchatlas.canvas.taps import Interpolation, reach
+from patchatlas.errors import InputError, MissingExtraError, ResourceError
+
+FORMAT = "patchatlas-canvas"
+FORMAT_VERSION = 1
+
+ReadTiles = Callable[[Int[Tensor, " k"]], Tiles]
+
+# Longest side of a chunk in pixels: 2 MB of complex64.
+_CHUNK_SIDE = 512
+
+
+def place_to_zarr(
+    path: str | Path,
+    read: ReadTiles,
+    positions: Float[Tensor, "_n _ndim"],
+    tile_size: Sequence[int],
+    *,
+    channels: int = 1,
+    dtype: torch.dtype = torch.complex64,
+    interpolation: Interpolation = "linear",
+    window: Float[Tensor, "..."] | None = None,
+    weights: Float[Tensor, " _n"] | None = None,
+    plan: CanvasPlan | None = None,
+    fill: Fill = 0.0,
+    memory: int = 256 << 20,
+    backend: Backend = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> CanvasPlan:
+    """Place tiles on a canvas in a zarr group: what `place` would give, a band of rows at a time.
+
+    The group is written beside `path` under another name, synced, and renamed when it is complete.
+
+    Args:
+        path: the group to make.
+        read: gives the tiles (k, c, *tile) with these row numbers, ascending; for tiles in memory
+            `tiles.__getitem__`. A band's tiles are asked for in portions, and some tiles for two bands.
+        positions: of the first corners of all tiles, object pixels.
+        tile_size: pixels of a tile, array order.
+        channels: of the tiles.
+        dtype: of the values: float32, float64, complex64 or complex128.
+        interpolation: how tiles are shifted by parts of a pixel.
+        window: weight of each pixel of a tile.
+        weights: of each tile.
+        plan: where the canvas lies; without it the smallest rectangle that holds all tiles.
+        fill: value where no tile lies.
+        memory: bytes that a band and a portion of tiles may take together.
+        backend: what does the work, see `Canvas`.
+        progress: called with the number of bands done and of all after each.
+
+    Returns:
+        Where the canvas lies.
+
+    Raises:
+        InputError: the path exists or its folder does not, or tiles that `place` would refuse.
+        ShapeError: counts or axes that do not fit, or a tile outside the plan.
+        ResourceError: `memory` does not hold one row and one tile.
+        MissingExtraError: zarr is not installed.
+    """
+    size = tuple(tile_size)
+    corners = in_array_order(positions, size, count=len(positions))
+    check_weights(window, weights, count=len(positions), tile_size=size)
+    plan = plan_canvas(positions, size, interpolation=interpolation) if plan is None else plan
+    plan.check_holds(corners, size, interpolation)
+    height, portion = _portions(plan, size, channels, dtype, memory)
+    chunk = (min(height, _CHUNK_SIDE), *(min(n, _CHUNK_SIDE) for n in plan.size[1:]))
+    tops = range(0, plan.size[0], height)
+    first, last = (rows[:, 0] - plan.origin[0] for rows in covered(corners, size, interpolation))
+    beyond = reach(interpolation)
+    by_row = corners[:, 0].argsort(stable=True)
+    begins, ends = first[by_row] - beyond, last[by_row] + beyond
+
+    with _group(path) as group:
+        group.attrs.update(_about(plan, interpolation, positions, size))
+        like = torch.empty(0, dtype=dtype).numpy().dtype
+        value = group.create_array(
+            "value", shape=(channels, *plan.size), chunks=(channels, *chunk), dtype=like, fill_value=fill
+        )
+        coverage = group.create_array(
+            "coverage", shape=plan.size, chunks=chunk, dtype=like.type(0).real.dtype, fill_value=0
+        )
+        for done, top in enumerate(tops, start=1):
+            bottom = min(top + height, plan.size[0])
+            # Tiles are all of one size, so those that touch the band follow each other.
+            inside = slice(int((ends <= top).sum()), int((begins < bottom).sum()))
+            numbers = by_row[inside].sort().values
+            if len(numbers):
+                band = CanvasPlan((plan.origin[0] + top, *plan.origin[1:]), (bottom - top, *plan.size[1:]))
+                canvas = Canvas(
+                    band, channels=channels, dtype=dtype, interpolation=interpolation, fill=fill, backend=backend
+                )
+                for some in numbers.split(portion):
+                    each = None if weights is None else weights[some]
+                    canvas.add(read(some), positions[some], window=window, weights=each, crop=True)
+                coverage[top:bottom] = canvas.coverage.numpy()
+                value[:, top:bottom] = canvas.value(consume=True).numpy()
+            if progress is not None:
+                progress(done, len(tops))
+    return plan
+
+
+def _portions(
+    plan: CanvasPlan, tile_size: tuple[int, ...], channels: int, dtype: torch.dtype, memory: int
+) -> tuple[int, int]:
+    """Rows of a band, whole chunks where it holds any, and tiles of a portion."""
+    numbers = channels * (2 if dtype.is_complex else 1)
+    real = dtype.to_real().itemsize
+    # Of each pixel there are the sum, the weight, what is covered, and a copy of the weight and value on their way out.
+    row = (plan.pixels // plan.size[0]) * (2 * numbers * real + 3 * real + 1)
+    tile = torch.Size(tile_size).numel() * numbers * real
+    height, portion = int(0.75 * memory) // row, memory // 4 // tile
+    if height < 1 or portion < 1:
+        raise ResourceError(
+            f"memory of {memory} bytes does not hold a row of the canvas ({row} bytes, in three quarters of it) and a "
+            f"tile ({tile} bytes, in the rest); allow at least {max(4 * row // 3 + 2, 4 * tile)}"
+        )
+    height = min(height, plan.size[0])
+    return (height // _CHUNK_SIDE * _CHUNK_SIDE if height > _CHUNK_SIDE else height), portion
+
+
+def _about(
+    plan: CanvasPlan, interpolation: Interpolation, positions: Tensor, tile_size: tuple[int, ...]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "package": __version__,
+        "origin": list(plan.origin),
+        "axes": ["z", "y", "x"][-plan.ndim :],
+        "interpolation": interpolation,
+        "tiles": len(positions),
+        "tile_size": list(tile_size),
+    }
+
+
+@contextmanager
+def _group(path: str | Path) -> Iterator[Any]:
+    """A zarr group under a temporary name; on success synced and renamed to `path`, on error removed."""
+    try:
+        import zarr
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("zarr", extra="zarr", needed_for="a canvas on disk") from error
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    if path.exists():
+        raise InputError(f"{path} exists; remove it or name another")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield zarr.open_group(temporary, mode="w-")
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""Canvases in zarr: the same as in memory whatever the bands, complete or absent, and small in memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import zarr
+
+from patchatlas.canvas.outofcore import FORMAT, place_to_zarr
+from patchatlas.canvas.place import place
+from patchatlas.canvas.plan import CanvasPlan
+from patchatlas.canvas.windows import hann
+from patchatlas.errors import InputError, ResourceError, ShapeError
+from tests.canvas.scans import generator, random_positions, random_tiles
+
+
+def placed(path, tiles, positions, **options):
+    plan = place_to_zarr(
+        path, tiles.__getitem__, positions, tiles.shape[2:], channels=tiles.shape[1], dtype=tiles.dtype, **options
+    )
+    group = zarr.open_group(path, mode="r")
+    return plan, torch.from_numpy(group["value"][:]), torch.from_numpy(group["coverage"][:]), dict(group.attrs)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "fourier"])
+@pytest.mark.parametrize("memory", [10_000, 25_000, 1 << 24])
+def test_bands_give_what_memory_gives(tmp_path, interpolation, memory):
+    tiles, positions = random_tiles(1, n=40), random_positions(1, n=40, spread=30.0)
+    weights = torch.rand(40, generator=generator(1)) + 0.1
+    options = {"interpolation": interpolation, "window": hann((5, 7)), "weights": weights, "fill": 2 - 3j}
+    whole = place(tiles, positions, **options)
+    plan, value, coverage, about = placed(tmp_path / "c.zarr", tiles, positions, memory=memory, **options)
+    assert plan == whole.plan
+    assert (whole.value() == 2 - 3j).any()
+    torch.testing.assert_close(coverage, whole.coverage)
+    torch.testing.assert_close(value, whole.value())
+    assert about["format"] == FORMAT
+    assert about["origin"] == list(plan.origin)
+    assert [file.name for file in tmp_path.iterdir()] == ["c.zarr"]
+
+
+@pytest.mark.parametrize("size", [(6,), (3, 4, 5)])
+def test_lines_and_volumes(tmp_path, size):
+    tiles = random_tiles(2, n=12, channels=1, size=size, dtype=torch.float32)
+    positions = random_positions(2, n=12, ndim=len(size))
+    whole = place(tiles, positions)
+    _, value, coverage, _ = placed(tmp_path / "c.zarr", tiles, positions, memory=20_000)
+    torch.testing.assert_close(value, whole.value())
+    torch.testing.assert_close(coverage, whole.coverage)
+
+
+def test_every_band_is_written_once_and_empty_ones_are_not(tmp_path):
+    tiles = torch.ones(2, 1, 4, 4)
+    positions = torch.tensor([[0.0, 0.0], [3.0, 92.5]])
+    asked, bands = [], []
+
+    def read(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        return tiles[rows]
+
+    plan = place_to_zarr(
+        tmp_path / "c.zarr",
+        read,
+        positions,
+        (4, 4),
+        dtype=torch.float32,
+        memory=2000,
+        fill=-1.0,
+        progress=lambda done, of: bands.append((done, of)),
+    )
+    assert plan == CanvasPlan((0, 0), (97, 7))
+    assert asked == [[0], [1]]
+    assert bands == [(done, len(bands)) for done in range(1, len(bands) + 1)]
+    assert len(bands) > 4
+    stored = sorted(file.name for file in (tmp_path / "c.zarr" / "coverage" / "c").rglob("*") if file.is_file())
+    assert len(stored) < len(bands)
+    assert zarr.open_group(tmp_path / "c.zarr", mode="r")["value"][0, 50, 3] == -1
+
+
+def test_a_tile_on_the_border_of_two_bands_is_read_for_both(tmp_path):
+    tiles = random_tiles(3, n=1, channels=1, size=(8, 4), dtype=torch.float32)
+    positions = torch.tensor([[0.5, 0.5]])
+    asked = []
+
+    def read(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows.tolist())
+        return tiles[rows]
+
+    place_to_zarr(tmp_path / "c.zarr", read, positions, (8, 4), dtype=torch.float32, memory=700)
+    assert asked == [[0], [0]]
+    value = torch.from_numpy(zarr.open_group(tmp_path / "c.zarr", mode="r")["value"][:])
+    torch.testing.assert_close(value, place(tiles, positions).value())
+
+
+def test_nothing_is_left_when_reading_fails(tmp_path):
+    def read(_: torch.Tensor) -> torch.Tensor:
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        place_to_zarr(tmp_path / "c.zarr", read, random_positions(4), (5, 7))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals(tmp_path):
+    tiles, positions = random_tiles(5), random_positions(5)
+    with pytest.raises(ResourceError, match="allow at least"):
+        placed(tmp_path / "c.zarr", tiles, positions, memory=100)
+    with pytest.raises(ShapeError, match="weights"):
+        placed(tmp_path / "c.zarr", tiles, positions, weights=torch.ones(3))
+    with pytest.raises(ShapeError, match="outside the canvas"):
+        placed(tmp_path / "c.zarr", tiles, positions, plan=CanvasPlan((0, 0), (3, 3)))
+    with pytest.raises(InputError, match="does not exist"):
+        placed(tmp_path / "no" / "c.zarr", tiles, positions)
+    (tmp_path / "c.zarr").mkdir()
+    with pytest.raises(InputError, match=r"c\.zarr exists; remove it"):
+        placed(tmp_path / "c.zarr", tiles, positions)
+    assert list((tmp_path / "c.zarr").iterdir()) == []
+
+
+LARGE = """
+import resource, sys, torch
+from patchatlas.canvas.outofcore import place_to_zarr
+torch.set_num_threads(1)
+side, n = 20_000, 4_000
+positions = torch.rand(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * (side - 257)
+positions[0], positions[1] = 0, side - 257 + 0.5
+ramp = torch.linspace(1, 2, 256 * 256).reshape(1, 256, 256).to(torch.complex64)
+read = lambda rows: ramp * rows.reshape(-1, 1, 1, 1)
+plan = place_to_zarr(sys.argv[1], read, positions, (256, 256))
+assert plan.size == (20_000, 20_000), plan
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_a_canvas_of_20000_squared_stays_below_a_gigabyte(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, str(tmp_path / "c.zarr")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    peak_kib = int(done.stdout)  # Linux counts in KiB
+    assert peak_kib < 1_000_000_000 / 1024

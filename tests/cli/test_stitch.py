@@ -1,0 +1,324 @@
+"""The stitch commands: what they print and write, how they exit, and that bad input leaves nothing behind."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchatlas.cli.main import main
+from patchatlas.io.images import read_image
+from patchatlas.io.scans.read import read_scan
+from patchatlas.stitch.output import read_stitch
+from patchatlas.stitch.trace import read_trace
+
+SIMULATE = ["--positions", "60", "--test-positions", "12", "--tile", "32", "--object", "140", "--path", "random"]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    assert main(["stitch", "simulate", str(folder), *SIMULATE, "--jitter", "0.4"]) == 0
+    return folder
+
+
+def run(*args):
+    return main(["stitch", *map(str, args)])
+
+
+def told(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_simulate_tells_its_files_and_repeats(scans, tmp_path, capsys):
+    capsys.readouterr()
+    assert run("simulate", tmp_path / "again", *SIMULATE, "--jitter", "0.4", "--format", "json") == 0
+    files = told(capsys)["files"]
+    assert [one["positions"] for one in files] == [60, 12]
+    for name in ("train.npz", "test.npz"):
+        assert (tmp_path / "again" / name).read_bytes() == (scans / name).read_bytes()
+    train, test = (read_scan(scans / name) for name in ("train.npz", "test.npz"))
+    np.testing.assert_array_equal(train.object, test.object)
+    np.testing.assert_array_equal(train.probe, test.probe)
+
+
+def test_simulate_seed_and_bad_input(scans, tmp_path, capsys):
+    assert run("simulate", tmp_path / "other", *SIMULATE, "--jitter", "0.4", "--seed", "1") == 0
+    assert (tmp_path / "other" / "train.npz").read_bytes() != (scans / "train.npz").read_bytes()
+    assert run("simulate", tmp_path / "small", "--object", "80") == 2
+    assert "do not fit" in capsys.readouterr().err
+    assert not (tmp_path / "small").exists()
+    assert run("simulate", tmp_path / "no" / "folder") == 4
+
+
+def test_run_writes_arrays_pictures_and_report(scans, tmp_path, capsys):
+    capsys.readouterr()
+    out, trace = tmp_path / "out", tmp_path / "trace.jsonl"
+    assert run("run", scans / "train.npz", "--output", out, "--hdf5", "--trace", trace, "--format", "json") == 0
+    printed = told(capsys)
+    arrays, report = read_stitch(out)
+    assert {**report, "output": str(out)} == {"format": "patchatlas.stitch", "version": 1, **printed}
+    assert report["diagnosis"]["verdict"] == "ok"
+    assert report["scan"]["facts"]["anchor"] == {"value": "centre", "from": "the rule of PtychoPINN NPZ"}
+    assert len(report["stamp"]["digest"]) == 64
+    size = tuple(report["canvas"]["size_hw"])
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "object": size,
+        "coverage": size,
+        "residual": size,
+        "positions": (60, 2),
+    }
+    assert arrays["object"].dtype == np.complex64
+    x, y = map(int, report["canvas"]["origin_xy"])
+    truth = read_scan(scans / "train.npz").object[y : y + size[0], x : x + size[1]]
+    lit = arrays["coverage"] > 0
+    assert abs(np.corrcoef(np.angle(arrays["object"][lit]), np.angle(truth[lit]))[0, 1]) > 0.97
+    assert report["pictures"] == [
+        f"{name}.png" for name in ("amplitude", "phase", "coverage", "residual", "overview", "orientation")
+    ]
+    for name in ("amplitude", "phase", "coverage", "residual"):  # a pixel a pixel
+        assert read_image(out / f"{name}.png").shape == (*size, 3)
+    lines = read_trace(trace)
+    assert [line["stage"] for line in lines] == [
+        "stored positions",
+        "tiles",
+        "corners",
+        "placed tiles",
+        "placed corners",
+        "coverage",
+        "canvas",
+    ]
+    assert lines[2]["unique_rows"] == 60
+
+
+def test_run_repeats_its_bytes_and_replaces_a_former_result(scans, tmp_path):
+    out = tmp_path / "out"
+    assert run("run", scans / "test.npz", "--output", out) == 0
+    first = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert run("run", scans / "test.npz", "--output", out) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == first
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--interp", "bilinear", "--window", "hann"],
+        ["--interp", "cubic", "--window", "gaussian"],
+        ["--interp", "nearest", "--window", "probe"],
+        ["--interp", "fourier", "--window", "hann"],
+        ["--compat", "ptychopinn", "--crop", "16"],
+    ],
+)
+def test_ways_to_run(scans, tmp_path, options):
+    assert run("run", scans / "test.npz", "--output", tmp_path / "out", *options) == 0
+    arrays, report = read_stitch(tmp_path / "out")
+    x, y = (round(v) for v in report["canvas"]["origin_xy"])
+    h, w = arrays["object"].shape
+    known = np.pad(read_scan(scans / "test.npz").object, 50)[y + 50 : y + 50 + h, x + 50 : x + 50 + w]
+    lit = arrays["coverage"] > 0.5
+    assert abs(np.corrcoef(arrays["object"][lit], known[lit])[0, 1]) > 0.9
+    facts = report["stamp"]["facts"]
+    assert facts["interpolation"] == {"bilinear": "linear"}.get(options[1], options[1]).replace("ptychopinn", "linear")
+    assert facts["compat"] == ("ptychopinn" if "--compat" in options else "none")
+
+
+def test_run_with_tiles_and_window_of_their_own(scans, tmp_path):
+    scan = read_scan(scans / "test.npz")
+    np.save(tmp_path / "tiles.npy", np.abs(scan.tiles).astype(np.float32))
+    np.save(tmp_path / "window.npy", np.hanning(34)[1:-1, None] * np.hanning(34)[None, 1:-1])
+    args = ["--tiles", tmp_path / "tiles.npy", "--window", tmp_path / "window.npy", "--output", tmp_path / "out"]
+    assert run("run", scans / "test.npz", *args) == 0
+    arrays, report = read_stitch(tmp_path / "out")
+    assert arrays["object"].dtype == np.float32
+    assert report["pictures"][0] == "value.png"
+    assert {"scan_sha256", "tiles_sha256", "window_sha256"} <= set(report["stamp"]["facts"])
+
+
+def test_a_wrong_sign_is_a_warning_or_an_error(scans, tmp_path, capsys):
+    wrong = [scans / "train.npz", "--sign", "minus-x", "--output", tmp_path / "out"]
+    assert run("run", *wrong) == 0
+    out, err = capsys.readouterr()
+    assert "mirrored:" in out
+    assert "mirrored" in err
+    assert (tmp_path / "out" / "overview.png").exists()
+    assert run("run", *wrong[:-1], tmp_path / "none", "--diagnose", "error") == 4
+    assert "nothing was written" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+    assert run("run", *wrong, "--diagnose", "off") == 0
+    assert read_stitch(tmp_path / "out")[1]["diagnosis"] is None
+
+
+def bad_inputs(folder):
+    """Name: (arguments after the scan, arrays of the scan, exit code, part of the message)."""
+    x, tiles = np.arange(4.0), np.ones((4, 8, 8), np.complex64)
+    good = {"xcoords": x, "ycoords": x, "Y": tiles}
+    np.save(folder / "five.npy", np.ones((5, 8, 8)))
+    np.save(folder / "objects.npy", np.array([None]), allow_pickle=True)
+    np.save(folder / "nan.npy", np.full((4, 8, 8), np.nan))
+    return {
+        "nan positions": ([], {**good, "xcoords": x * np.nan}, 4, "NaN"),
+        "counts": ([], {**good, "Y": tiles[:3]}, 4, "4 positions for 3 tiles"),
+        "one position": ([], {"xcoords": x[:1], "ycoords": x[:1], "Y": tiles}, 4, "one position for many tiles"),
+        "objects": ([], {**good, "xcoords": x.astype(object)}, 4, "Python objects"),
+        "empty": ([], {"xcoords": x[:0], "ycoords": x[:0]}, 4, "empty"),
+        "no tiles": ([], {"xcoords": x, "ycoords": x}, 2, "--tiles FILE"),
+        "five tiles": (["--tiles", folder / "five.npy"], good, 4, "4 positions"),
+        "pickled tiles": (["--tiles", folder / "objects.npy"], good, 4, "Python objects"),
+        "nan tiles": (["--tiles", folder / "nan.npy"], good, 4, "NaN or infinity"),
+        "unit": ([], {**good, "xcoords": x * 1e-7, "ycoords": x * 1e-7}, 2, "--unit px|m"),
+        "window": (["--window", "triangle"], good, 2, "no window 'triangle'"),
+        "probe": (["--window", "probe"], good, 2, "needs a probe"),
+        "compat": (["--compat", "ptychopinn", "--interp", "cubic"], good, 2, "--interp cubic"),
+        "crop": (["--compat", "ptychopinn", "--crop", "7"], good, 4, "even"),
+        "pixel size": (["--pixel-size", "small"], good, 2, "is no length"),
+        "key": (["--tiles", folder / "five.npy", "--tiles-key", "a"], good, 2, "has no key"),
+    }
+
+
+BAD = (
+    "nan positions, counts, one position, objects, empty, no tiles, five tiles, pickled tiles, nan tiles, unit, "
+    "window, probe, compat, crop, pixel size, key"
+).split(", ")
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_says_what_and_leaves_nothing(tmp_path, capsys, name):
+    args, arrays, code, message = bad_inputs(tmp_path)[name]
+    np.savez(tmp_path / "scan.npz", **arrays)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert run("run", tmp_path / "scan.npz", "--output", tmp_path / "out", *args) == code
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_output_that_holds_other_files_is_left_alone(scans, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("x")
+    assert run("run", scans / "test.npz", "--output", tmp_path / "out") == 4
+    assert "holds other files" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+class TestDiagnose:
+    def test_all_well(self, scans, tmp_path, capsys):
+        report, sheet = tmp_path / "r.json", tmp_path / "o.png"
+        assert run("diagnose", scans / "train.npz", "--report", report, "--orientations", sheet) == 0
+        assert capsys.readouterr().out.startswith("ok: 60 tiles agree")
+        assert json.loads(report.read_text())["verdict"] == "ok"
+        assert read_image(sheet).shape[1] > 1000
+
+    @pytest.mark.parametrize(
+        ("flag", "verdict"), [(["--sign", "minus-y"], "mirrored"), (["--order", "yx"], "transposed")]
+    )
+    def test_wrong_axes_are_named(self, scans, capsys, flag, verdict):
+        capsys.readouterr()
+        assert run("diagnose", scans / "train.npz", *flag, "--format", "json") == 4
+        data = told(capsys)
+        assert data["verdict"] == verdict
+        assert data["advice"]
+        assert data["facts"][flag[0].removeprefix("--")] == {"value": flag[1], "from": "the caller"}
+
+    def test_a_canvas_of_another_program(self, scans, tmp_path, capsys):
+        assert run("run", scans / "train.npz", "--output", tmp_path / "out") == 0
+        arrays, report = read_stitch(tmp_path / "out")
+        x, y = report["canvas"]["origin_xy"]
+        args = ["--stitched", tmp_path / "made.npy", "--origin", str(x), str(y)]
+        np.save(tmp_path / "made.npy", arrays["object"])
+        assert run("diagnose", scans / "train.npz", *args, "--coverage", tmp_path / "out" / "coverage.npy") == 0
+        collapsed = np.zeros_like(arrays["object"])
+        collapsed[:32, :32] = read_scan(scans / "train.npz").tiles[0]
+        np.save(tmp_path / "made.npy", collapsed)
+        capsys.readouterr()
+        assert run("diagnose", scans / "train.npz", *args) == 4
+        assert "one_tile" in capsys.readouterr().out
+
+    def test_positions_only(self, tmp_path, capsys):
+        at = np.stack(np.meshgrid(np.arange(5.0) * 9, np.arange(4.0) * 7), axis=-1).reshape(1, -1, 2)
+        np.savez(tmp_path / "tike.npz", scan=at, data=np.ones((1, 20, 16, 16)))
+        assert run("diagnose", tmp_path / "tike.npz") == 0
+        assert "positions only" in capsys.readouterr().out
+        np.savez(tmp_path / "tike.npz", scan=at * 0, data=np.ones((1, 20, 16, 16)))
+        assert run("diagnose", tmp_path / "tike.npz") == 4
+        assert "one_spot" in capsys.readouterr().out
+        assert run("diagnose", tmp_path / "tike.npz", "--stitched", tmp_path / "a.npy") == 2
+
+    def test_options_that_do_not_go_together(self, scans, tmp_path, capsys):
+        assert run("diagnose", scans / "train.npz", "--origin", "1", "2") == 2
+        assert "--stitched" in capsys.readouterr().err
+        assert run("diagnose", scans / "train.npz", "--report", tmp_path / "no" / "r.json") == 4
+
+
+class TestBbox:
+    @pytest.fixture
+    def result(self, scans, tmp_path):
+        assert run("run", scans / "train.npz", "--output", tmp_path / "out") == 0
+        return tmp_path / "out"
+
+    @pytest.mark.parametrize("name", ["amplitude.png", "phase.png", "coverage.png", "object.npy"])
+    def test_a_right_picture(self, scans, result, capsys, name):
+        capsys.readouterr()
+        assert run("bbox", result / name, "--scan", scans / "train.npz", "--format", "json") == 0
+        data = told(capsys)
+        assert (data["verdict"], data["ratio"]) == ("ok", 1.0)
+
+    @pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+    def test_a_collapse_shows_from_the_picture_alone(self, scans, result, tmp_path, capsys, suffix):
+        values = np.abs(read_stitch(result)[0]["object"])
+        collapsed = np.zeros_like(values)
+        collapsed[40:72, 50:82] = values[40:72, 50:82]
+        path = tmp_path / f"collapsed.{suffix}"
+        if suffix == "npy":
+            np.save(path, collapsed)
+        elif suffix == "tif":
+            Image.fromarray(collapsed).save(path)  # 32-bit float
+        else:
+            Image.fromarray((255 * collapsed).astype(np.uint8)).save(path)
+        capsys.readouterr()
+        assert run("bbox", path, "--scan", scans / "train.npz") == 4
+        assert capsys.readouterr().out.startswith("one_tile: the lit box is 32 x 32 px")
+
+    def test_place_and_middle_of_tiles(self, scans, tmp_path, capsys):
+        assert run("run", scans / "train.npz", "--output", tmp_path / "out", "--compat", "ptychopinn") == 0
+        report = read_stitch(tmp_path / "out")[1]
+        args = [tmp_path / "out" / "object.npy", "--scan", scans / "train.npz", "--tile", "20"]
+        args += ["--coverage", tmp_path / "out" / "coverage.npy", "--origin"]
+        x, y = report["canvas"]["origin_xy"]
+        assert run("bbox", *args, x, y) == 0
+        capsys.readouterr()
+        assert run("bbox", *args, x + 9, y) == 4
+        assert capsys.readouterr().out.startswith("displaced")
+
+    def test_bad_input(self, scans, result, tmp_path, capsys):
+        assert run("bbox", tmp_path / "no.png", "--scan", scans / "train.npz") == 4
+        (tmp_path / "cut.png").write_bytes((result / "amplitude.png").read_bytes()[:200])
+        assert run("bbox", tmp_path / "cut.png", "--scan", scans / "train.npz") == 4
+        assert run("bbox", result / "amplitude.png", "--scan", scans / "train.npz", "--tile", "big") == 2
+        np.save(tmp_path / "c.npy", np.ones((3, 3)))
+        args = ["--scan", scans / "train.npz", "--coverage", tmp_path / "c.npy"]
+        assert run("bbox", result / "amplitude.png", *args) == 4
+        err = capsys.readouterr().err
+        assert all(part in err for part in ("there is no file", "damaged or cut short", "is no size", "one a pixel"))
+
+
+class TestRefine:
+    def test_positions_come_back(self, scans, tmp_path, capsys):
+        capsys.readouterr()
+        assert run("refine", scans / "train.npz", tmp_path / "r.npz", "--format", "json") == 0
+        data = told(capsys)
+        assert data["residual_after"] < 0.05 * data["residual_before"]
+        with np.load(scans / "train.npz") as truth, np.load(tmp_path / "r.npz") as found:
+            known = np.stack([truth["xcoords_true"], truth["ycoords_true"]], axis=1)
+            apart = found["stored"] - known  # in the scan's own terms: centres
+            assert np.sqrt(np.mean((apart - apart.mean(axis=0)) ** 2)) < 0.05
+            np.testing.assert_allclose(found["x"] + 16, found["stored"][:, 0])
+
+    def test_held_tiles_are_exit_3(self, scans, tmp_path, capsys):
+        assert run("refine", scans / "train.npz", tmp_path / "r.npz", "--limit", "0.5") == 3
+        assert "wanted to go farther" in capsys.readouterr().out
+
+    def test_bad_output(self, scans, tmp_path):
+        assert run("refine", scans / "train.npz", tmp_path / "r.csv") == 2
+        assert run("refine", scans / "train.npz", tmp_path / "no" / "r.npz") == 4
