@@ -49,7 +49,7 @@ def test_chunks_change_nothing(monkeypatch):
     tiles, positions = random_tiles(3, n=11), random_positions(3, n=11)
     window, weights = hann((5, 7)), torch.rand(11, generator=generator(3))
     whole = place(tiles, positions, window=window, weights=weights)
-    monkeypatch.setattr(canvas_module, "_CHUNK", 2500)
+    monkeypatch.setattr(canvas_module, "CHUNK", 2500)
     chunked = place(tiles, positions, window=window, weights=weights)
     assert torch.equal(chunked.sum, whole.sum)
     assert torch.equal(chunked.weight, whole.weight)

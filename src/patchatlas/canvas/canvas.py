@@ -24,7 +24,7 @@ Values = Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
 Fill = int | float | complex
 
 # Bytes of tiles handled at a time: they should still be in the cache when they are added (1 to 4 MB measured best).
-_CHUNK = 1 << 21
+CHUNK = 1 << 21
 
 _FEW_NUMBERS = 8
 
@@ -158,7 +158,7 @@ class Canvas:
             return
         every = None if window is None else self._every_number(window)
         tile_bytes = math.prod(size) * self._sum.shape[-1] * self._real.itemsize
-        step = len(tiles) if differentiable else max(1, _CHUNK // tile_bytes)
+        step = len(tiles) if differentiable else max(1, CHUNK // tile_bytes)
         for first in range(0, len(tiles), step):
             some = slice(first, first + step)
             numbers = self._numbers(tiles[some])
@@ -236,7 +236,7 @@ class Canvas:
         if self._sum.requires_grad or weight.requires_grad:
             return self._values(_mean(self._sum, weight, covered, filling))
         out = self._sum if consume else torch.empty_like(self._sum)
-        rows = max(1, _CHUNK // (self._sum[0].numel() * self._real.itemsize))
+        rows = max(1, CHUNK // (self._sum[0].numel() * self._real.itemsize))
         for some in (slice(top, top + rows) for top in range(0, len(out), rows)):
             out[some] = _mean(self._sum[some], weight[some], covered[some], filling)
         self._consumed = consume
@@ -246,7 +246,7 @@ class Canvas:
         """Add tiles and their windows by compiled code."""
         as_they_are = tiles.dtype.to_real() == self._real and tiles.movedim(1, -1).is_contiguous()
         tile_bytes = math.prod(tiles.shape[2:]) * self._sum.shape[-1] * self._real.itemsize
-        step = len(tiles) if as_they_are else max(1, _CHUNK // tile_bytes)
+        step = len(tiles) if as_they_are else max(1, CHUNK // tile_bytes)
         for first in range(0, len(tiles), step):
             some = slice(first, first + step)
             each = None if weights is None else weights[some]
@@ -267,7 +267,7 @@ class Canvas:
     def _add_windows(self, factor: Tensor | None, corners: Tensor, size: tuple[int, ...]) -> None:
         """Add the weights of tiles whose numbers were multiplied by `factor`."""
         one = self._sum.new_ones(1)
-        windows = (one if factor is None else factor[..., 0]).expand(len(corners), *size)
+        windows = (one if factor is None else factor[..., 0].contiguous()).expand(len(corners), *size)
         self._weight.add_windows(windows, corners)
         if self._unsigned is not None:
             self._unsigned.add_windows(windows.detach(), corners.detach())

@@ -4,14 +4,15 @@ Axes: n tiles, c channels, *tile axes of a tile, ndim of them, *size axes of the
 (x[, y[, z]]) of each tile's first corner in object pixels: at a whole position p, tile pixel 0 is object pixel p.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchatlas.canvas.blocks import take_blocks
-from patchatlas.canvas.canvas import Canvas, Fill, Tiles, Values
+from patchatlas.canvas.blocks import read_blocks, take_blocks
+from patchatlas.canvas.canvas import CHUNK, Canvas, Fill, Tiles, Values
 from patchatlas.canvas.compiled import Backend, read_tiles, use_compiled
 from patchatlas.canvas.contract import in_array_order
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
@@ -125,7 +126,13 @@ def extract(
         return _tiles(read_tiles(numbers, taps, size, origin=plan.origin), is_complex=values.is_complex())
     start = taps.start - torch.tensor(plan.origin, device=corners.device)
     block = tuple(n + t - 1 for n, t in zip(size, taps.counts, strict=True))
-    return _tiles(collect(take_blocks(numbers, block, start), taps), is_complex=values.is_complex())
+    if differentiable:
+        return _tiles(collect(take_blocks(numbers, block, start), taps), is_complex=values.is_complex())
+    out = numbers.new_empty(len(corners), *size, numbers.shape[-1])
+    step = max(1, CHUNK // (math.prod(block) * numbers.shape[-1] * numbers.itemsize))
+    for some in (slice(first, first + step) for first in range(0, len(out), step)):
+        out[some] = collect(read_blocks(numbers, block, start[some]), taps.some(some))
+    return _tiles(out, is_complex=values.is_complex())
 
 
 def _tiles(numbers: Tensor, *, is_complex: bool) -> Tiles:
