@@ -171,7 +171,7 @@ FAULTS = (
     Fault(
         "window left out of the weight",
         "canvas/canvas.py",
-        "windows = (one if factor is None else factor[..., 0])",
+        "windows = (one if factor is None else factor[..., 0].contiguous())",
         "windows = one",
         _PLACE,
     ),

@@ -12,7 +12,7 @@
     ├── WeightsError          weights absent, incomplete, gated or not as named  (exit 5)
     └── ResourceError         out of memory, disk or budget                      (exit 6)
 
-A message says what was given, what is allowed and what to do. Those that stem from a bad value are `ValueError`s too.
+A message says what was given, what is allowed and what to do. Those that stem from a bad value are also a `ValueError`.
 """
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchatlas.canvas import canvas as canvas_module
+from patchatlas.canvas import place as place_module
 from patchatlas.canvas.blocks import add_blocks, add_blocks_at_once, read_blocks, read_blocks_at_once
 from patchatlas.canvas.canvas import Canvas
 from patchatlas.canvas.place import extract, place
@@ -49,7 +50,10 @@ def test_chunks_change_nothing(monkeypatch):
     tiles, positions = random_tiles(3, n=11), random_positions(3, n=11)
     window, weights = hann((5, 7)), torch.rand(11, generator=generator(3))
     whole = place(tiles, positions, window=window, weights=weights)
-    monkeypatch.setattr(canvas_module, "CHUNK", 2500)
+    read = extract(whole.sum, positions, (5, 7), plan=whole.plan)
+    for module in (canvas_module, place_module):
+        monkeypatch.setattr(module, "CHUNK", 2500)
+    assert torch.equal(extract(whole.sum, positions, (5, 7), plan=whole.plan), read)
     chunked = place(tiles, positions, window=window, weights=weights)
     assert torch.equal(chunked.sum, whole.sum)
     assert torch.equal(chunked.weight, whole.weight)
