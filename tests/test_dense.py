@@ -138,3 +138,26 @@ def test_refusals(options, message):
 def test_a_volume_encoder_refuses_a_picture():
     with pytest.raises(ShapeError, match="3-D images"):
         encode(ramp((64, 64)), FakeEncoder(patch=(4, 4, 4)))
+
+
+def test_padding_shows_the_fill_and_the_stamp_says_so():
+    picture = torch.full((3, 64, 40), 0.25)
+    edge, grey = (encode(picture, fake, size=64, fill=fill) for fill in ("edge", (1.0, 1.0, 1.0)))
+    assert edge.tokens[2, 0] == 0.25
+    assert grey.tokens[2, 0] == 0.625  # half of the third column is padding
+    assert edge.stamp != grey.stamp
+    windowed = [encode(picture, fake, size=64, windows=32, overlap=overlap).stamp for overlap in (0.0, 0.5)]
+    assert len({edge.stamp, *windowed}) == 3
+
+
+def test_a_window_that_holds_all_is_no_window():
+    picture = ramp((64, 64))
+    assert encode(picture, fake, windows=96).stamp == encode(picture, fake).stamp
+
+
+def test_arrays_that_are_no_pictures_are_refused():
+    for array in (np.zeros((64, 64), np.uint8), np.zeros((64, 64, 4), np.uint8), np.zeros((64, 64, 3), np.float32)):
+        with pytest.raises((ShapeError, TypeError)):
+            encode(array, fake)
+    with pytest.raises(ShapeError, match="windows of 0 px"):
+        encode(ramp((64, 64)), fake, windows=0)

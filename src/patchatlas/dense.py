@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,16 @@ RESAMPLE_RULE = "triangle-antialias-float32"
 
 
 def to_pixels(image: ImageU8) -> Pixels:
-    """An 8-bit RGB picture as float32 channels in 0..1."""
+    """An 8-bit RGB picture as float32 channels in 0..1.
+
+    Raises:
+        ShapeError: not an array (h, w, 3) of uint8.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ShapeError(
+            f"a picture is an array (h, w, 3) of uint8, given {image.shape} of {image.dtype}; pass floats in 0..1 as a "
+            "tensor with channels first"
+        )
     return torch.from_numpy(image).permute(2, 0, 1).to(torch.float32) / 255
 
 
@@ -83,14 +93,18 @@ def encode(
         frame = fit(source_size, long_side=size, patch=spec.patch)
     frame = frame or Frame.whole(source_size)
     grid = PatchGrid.on(frame, spec.patch)
-    stamp = Stamp.of(spec, resample=RESAMPLE_RULE, fill=fill, window=windows or 0, overlap=overlap if windows else 0.0)
     drawn = resample(pixels.to(encoder.device), frame, fill=fill)
 
+    if windows is not None and windows < 1:
+        raise ShapeError(f"windows of {windows} px are empty; leave windows out to encode the picture at once")
     cells = tuple(_cells(windows, spec.patch)) if windows else grid.shape
     shared = tuple(min(c - 1, math.ceil(c * overlap)) for c in cells) if windows else (0,) * grid.frame.ndim
     if windows and not 0 <= overlap < 1:
         raise ShapeError(f"overlap {overlap} is not in 0 <= overlap < 1")
     plan = cover_with_windows(grid.shape, window=cells, overlap=shared)
+    # One window is one forward over everything, however large the windows might have been.
+    window_rule = (windows or 0, float(overlap)) if len(plan) > 1 else (0, 0.0)
+    stamp = Stamp.of(spec, resample=RESAMPLE_RULE, fill=fill, window=window_rule[0], overlap=window_rule[1])
     wanted = min(8, len(plan)) if window_batch is None else window_batch
     batch = _affordable(plan[0], spec, max_memory, wanted)
     if len(plan) == 1:

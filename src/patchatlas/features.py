@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from patchatlas import __version__
-from patchatlas.errors import FormatError, InputError, ShapeError
+from patchatlas.errors import FormatError, InputError, PatchAtlasError, ShapeError
 from patchatlas.files import replacing, sort_safetensors_metadata
 from patchatlas.geometry.grid import PatchGrid
 from patchatlas.geometry.sampling import sample
@@ -142,7 +142,16 @@ class FeatureMap:
             grid = PatchGrid.from_json(json.loads(header["grid"]))
             spec = EncoderSpec(**_tuples(json.loads(header["spec"])))
             read = FeatureMap(tensors.pop("tokens"), grid, spec, stamp, **tensors)
-        except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except PatchAtlasError:
+            raise
+        except (
+            safetensors.SafetensorError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:
             raise FormatError(f"{path} cannot be read as a feature map: {error}; encode the picture again") from error
         if expect is not None:
             stamp.require(expect)

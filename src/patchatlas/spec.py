@@ -24,6 +24,8 @@ class EncoderSpec:
         dtype: arithmetic of the network: `fp32` or `bf16`.
         licence: licence of the weights as their publisher names it, `unknown` where no file says so.
         weights_sha256: hash of the weights; two encoders with one hash hold the same numbers.
+        config_sha256: hash of the facts of the network that its weights do not tell (heads, epsilons, positions); empty
+            where there are none.
         source: where the weights came from: a path's last part, a hub id or `bundled`.
     """
 
@@ -43,6 +45,7 @@ class EncoderSpec:
     licence: str
     weights_sha256: str
     source: str
+    config_sha256: str = ""
 
     @property
     def ndim(self) -> int:

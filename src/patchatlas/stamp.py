@@ -36,6 +36,7 @@ class Stamp:
             "norm": spec.norm,
             "dtype": spec.dtype,
             "weights_sha256": spec.weights_sha256,
+            "config_sha256": spec.config_sha256,
             **recipe,
         }
         return Stamp(tuple(sorted(facts.items())))

@@ -205,6 +205,7 @@ BAD: dict[str, tuple[Callable[[], None], tuple[str, ...], list[str], int, str]] 
     "output is the target": (nothing, ("target.png", *GOOD[1:]), AT, 2, "would overwrite"),
     "output is the source": (nothing, ("./source.png", *GOOD[1:]), AT, 2, "would overwrite"),
     "json is the target's marks": (nothing, GOOD, [*SIFT, "--json", "target.png.json"], 2, "would overwrite"),
+    "json is other marks": (nothing, GOOD, [*SIFT, "--json", "source.png.automark.json"], 2, "would overwrite"),
     "json is the source's marks": (nothing, GOOD, [*SIFT, "--json", "source.png.json"], 2, "would overwrite"),
     "json is the output": (nothing, GOOD, [*SIFT, "--json", "out.jpg"], 2, "two different names"),
     "two encoders": (nothing, GOOD, [*AT, "--dino-size", "small"], 2, "not both"),

@@ -63,6 +63,8 @@ def test_errors_become_exit_codes(monkeypatch, capsys, error, code):
         (MemoryError(), 6, "out of memory"),
         (OSError(28, "No space left on device"), 6, "free some space"),
         (PermissionError(13, "Permission denied"), 4, "Permission denied"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 6, "out of memory"),
+        (RuntimeError("oops"), 1, "This is a bug in patchatlas"),
         (ZeroDivisionError("oops"), 1, "This is a bug in patchatlas"),
     ],
 )

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import save_file
 
-from patchatlas.encoders import checkpoint, hub, precision
+from patchatlas.encoders import checkpoint, hub, loading, precision
 from patchatlas.encoders.catalogue import CATALOGUE, DINO_SIZES, IMAGENET, SAT493M, find, find_by_sha256
 from patchatlas.encoders.checkpoint import digest
 from patchatlas.encoders.keymaps import own
@@ -96,7 +96,12 @@ def huggingface_sharded(folder, name):
 
 
 def timm_folder(folder, name):
-    write_json(folder / "config.json", architecture="vit", pretrained_cfg={"mean": IMAGENET[0], "std": IMAGENET[1]})
+    write_json(
+        folder / "config.json",
+        architecture="vit",
+        model_args={"num_heads": reference(name).heads},
+        pretrained_cfg={"mean": IMAGENET[0], "std": IMAGENET[1]},
+    )
     save_file({k: v.contiguous() for k, v in to_timm(reference(name).weights).items()}, folder / "model.safetensors")
     return folder
 
@@ -234,6 +239,21 @@ def test_mean_and_std_of_satellite_weights_come_from_the_name(tmp_path):
     assert (spec.mean, spec.std) == SAT493M
 
 
+@pytest.fixture
+def tiny_stands_for_released(monkeypatch):
+    """Lets the tiny reference network pass for any released one, whose weights are too large to make here."""
+    monkeypatch.setattr(loading, "models_of_shape", lambda _: list(CATALOGUE.values()))
+
+
+def test_other_weights_under_a_catalogue_name_are_refused(tmp_path, monkeypatch):
+    torch.save(reference(V3).weights, tmp_path / CATALOGUE["dinov3-vitb16"].meta_file)
+    monkeypatch.setenv("PATCHATLAS_WEIGHTS", str(tmp_path))
+    for name in (tmp_path / CATALOGUE["dinov3-vitb16"].meta_file, "dinov3-vitb16"):
+        with pytest.raises(WeightsError, match=r"named as dinov3-vitb16, but holds another network: 2 blocks of 128"):
+            load(name)
+
+
+@pytest.mark.usefixtures("tiny_stands_for_released")
 def test_the_publishers_file_is_known_by_its_name(tmp_path):
     entry = CATALOGUE["dinov3-vitl16-sat493m"]
     torch.save(reference(V3).weights, tmp_path / entry.meta_file)
@@ -373,6 +393,7 @@ def test_a_catalogue_name_is_found_in_the_weights_folder_and_in_the_cache(tmp_pa
     assert list(dict.fromkeys(asked)) == [(entry.hf_id, True), (entry.timm_id, True)]
 
 
+@pytest.mark.usefixtures("tiny_stands_for_released")
 def test_a_hub_id_is_fetched_and_named_by_the_catalogue(tmp_path, monkeypatch):
     huggingface_folder(tmp_path, V3)
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(tmp_path))
@@ -384,6 +405,7 @@ def test_a_hub_id_is_fetched_and_named_by_the_catalogue(tmp_path, monkeypatch):
 REAL_DOWNLOAD = huggingface_hub.snapshot_download
 
 
+@pytest.mark.usefixtures("tiny_stands_for_released")
 def test_an_id_is_read_from_the_hub_cache_without_network(tmp_path, monkeypatch):
     """A cache as the hub's own program leaves it, weights and config only; a network would be refused."""
     cache = tmp_path / "models--facebook--dinov3-vits16-pretrain-lvd1689m"

@@ -210,7 +210,7 @@ def test_without_opencv_the_error_names_the_extra(monkeypatch):
 
 
 def test_refuses_what_does_not_fit(sift):
-    with pytest.raises(ShapeError, match=r"\(8, 8\), given \(20, 16\).*\(16, 16\)"):
+    with pytest.raises(ShapeError, match=r"sides \(20, 16\) are not multiples of the patch \(8, 8\).*\(24, 16\)"):
         sift(torch.rand(1, 3, 20, 16))
     with pytest.raises(ShapeError, match="3 channels, given 1"):
         sift(torch.rand(1, 1, 16, 16))

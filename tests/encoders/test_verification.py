@@ -13,8 +13,9 @@ from patchatlas.encoders import hub
 from patchatlas.encoders.catalogue import CATALOGUE
 from patchatlas.encoders.keymaps import meta, translate
 from patchatlas.encoders.keymaps.layout import Facts
+from patchatlas.encoders.released import models_of_shape
 from patchatlas.encoders.verification import network as network_checks
-from patchatlas.encoders.verification.agreement import config_differences, models_of_shape
+from patchatlas.encoders.verification.agreement import config_differences
 from patchatlas.encoders.verification.outline import read_outline
 from patchatlas.encoders.verification.verify import verify
 from patchatlas.errors import MissingExtraError, UsageError, WeightsError
@@ -319,7 +320,7 @@ def test_json_that_cannot_be_read(tmp_path, name):
     folder = timm_folder(tmp_path, V3)
     (folder / name).write_text("{")
     report = verify(folder)
-    assert failed(report) == ["config"]
+    assert "config" in failed(report)
     assert f"{name} is not JSON" in found(report, "config")
 
 

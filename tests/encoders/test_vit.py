@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from patchatlas.encoders import vit, vit_encoder
+from patchatlas.encoders.inputs import patch_grid
 from patchatlas.encoders.rope import geometric_periods, patch_angles, patch_centres, rotate
-from patchatlas.encoders.vit import PatchEmbed, ViT, ViTConfig, patch_grid, split_tokens
+from patchatlas.encoders.vit import PatchEmbed, ViT, ViTConfig, split_tokens
 from patchatlas.encoders.vit_encoder import VitEncoder, build_network, fold_normalisation
 from patchatlas.errors import ShapeError
 from patchatlas.spec import EncoderSpec

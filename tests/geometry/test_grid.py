@@ -55,7 +55,7 @@ def test_real_part_of_padded_cells():
     [
         (
             lambda: PatchGrid.on(Frame.whole((230, 224)), (16, 16)),
-            "side 230 .* not a multiple of the patch 16.* to 224",
+            "side 230 .* not a multiple of the patch 16.* resize it to 224 or pad it to 240",
         ),
         (lambda: PatchGrid.on(Frame.whole((5, 224)), (16, 16)), "to 16"),
         (lambda: PatchGrid.on(Frame.whole((224, 224)), (2, 16, 16)), "2-D frame"),

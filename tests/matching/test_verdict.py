@@ -47,3 +47,9 @@ def test_an_even_map_says_nothing(deviation: float) -> None:
 def test_limits_in_the_wrong_order_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="cannot be used"):
         Limits(**wrong)
+
+
+def test_a_map_without_a_second_place_says_so() -> None:
+    state, reason = decide(cycle_px=1.0, patch_px=10.0, margin=None, deviation=0.1, limits=LIMITS)
+    assert state == "uncertain"
+    assert "too few patches" in reason

@@ -31,8 +31,13 @@ def log_to_stderr(*, verbose: bool) -> None:
     """Show the package's log on stderr: warnings always, the rest on request."""
     log = logging.getLogger("patchatlas")
     log.setLevel(logging.DEBUG if verbose else logging.WARNING)
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=verbose)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=verbose)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:  # one line a message, however long
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     log.handlers = [handler]
 
 

@@ -88,15 +88,13 @@ def _check_options(config: Config) -> None:
         raise UsageError("give either --encoder or --dino-size, not both")
     if config.output.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"OUTPUT {config.output} ends in {config.output.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}")
-    kept = {
-        path.resolve()
-        for picture in (config.target, config.source)
-        for path in (picture, picture.with_name(f"{picture.name}.json"))
-    }
+    pictures = [picture.resolve() for picture in (config.target, config.source)]
     for what, path in (("OUTPUT", config.output), ("--json", config.json_file)):
         if path is None:
             continue
-        if path.resolve() in kept:
+        named = path.resolve()
+        beside = [p for p in pictures if named.parent == p.parent and named.name.startswith(f"{p.name}.")]
+        if named in pictures or (beside and named.suffix == ".json"):  # photo.jpg.json, photo.jpg.STEM.json
             raise UsageError(f"{what} {path} would overwrite a picture or its marks; choose another name")
         if not path.parent.is_dir():
             raise InputError(f"cannot write {what} {path}: the folder {path.parent} does not exist; create it first")

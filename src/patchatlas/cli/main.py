@@ -101,6 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # how torch says it of the CPU's
+            return _bug()
+        print("error: out of memory; use windows, a smaller size or a smaller batch", file=sys.stderr)
+        return RESOURCES
     except OSError as error:
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
             print(f"error: {error}; free some space and run again", file=sys.stderr)
@@ -108,9 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except Exception:
-        traceback.print_exc()
-        print("This is a bug in patchatlas; please report it with the lines above.", file=sys.stderr)
-        return BUG
+        return _bug()
+
+
+def _bug() -> int:
+    traceback.print_exc()
+    print("This is a bug in patchatlas; please report it with the lines above.", file=sys.stderr)
+    return BUG
 
 
 def _run(name: str, args: list[str]) -> int:

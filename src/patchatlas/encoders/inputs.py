@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.errors import ShapeError
+from patchatlas.geometry.rounding import round_to_multiple
 from patchatlas.spec import EncoderSpec
 
 
@@ -22,10 +23,20 @@ def grid_shape(pixels: Float[Tensor, "b c *size"], spec: EncoderSpec) -> tuple[i
         )
     if channels != spec.channels:
         raise ShapeError(f"{spec.name} takes {spec.channels} channels, given {channels} in {tuple(pixels.shape)}")
-    if any(side < patch or side % patch for side, patch in zip(size, spec.patch, strict=True)):
-        fitting = tuple(max(patch, side // patch * patch) for side, patch in zip(size, spec.patch, strict=True))
+    return patch_grid(size, spec.patch)
+
+
+def patch_grid(size: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
+    """Patches along each axis.
+
+    Raises:
+        ShapeError: another number of axes, or a side that is not a positive multiple of the patch.
+    """
+    if len(size) != len(patch):
+        raise ShapeError(f"an input with {len(size)} axes was given to an encoder of {len(patch)} axes (patch {patch})")
+    if any(side < step or side % step for side, step in zip(size, patch, strict=True)):
+        nearest = tuple(round_to_multiple(side, step) for side, step in zip(size, patch, strict=True))
         raise ShapeError(
-            f"{spec.name} takes sides that are multiples of its patch {spec.patch}, given {size}; "
-            f"resize or pad first, for example to {fitting}"
+            f"sides {size} are not multiples of the patch {patch}; resize or pad, for example to {nearest}"
         )
-    return tuple(side // patch for side, patch in zip(size, spec.patch, strict=True))
+    return tuple(side // step for side, step in zip(size, patch, strict=True))

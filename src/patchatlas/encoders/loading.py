@@ -1,5 +1,9 @@
 """Load an encoder by name or path: find the weights, see whose they are, check them, build the network."""
 
+import json
+import logging
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +18,13 @@ from patchatlas.encoders.layers import choose_layer
 from patchatlas.encoders.naming import resolve
 from patchatlas.encoders.precision import TORCH_DTYPES
 from patchatlas.encoders.protocol import Encoder
+from patchatlas.encoders.released import models_of_shape
 from patchatlas.encoders.vit import ViTConfig
 from patchatlas.encoders.vit_encoder import VitEncoder, build_network
 from patchatlas.errors import UsageError, WeightsError
 from patchatlas.spec import EncoderSpec
+
+log = logging.getLogger(__name__)
 
 THROUGH_TRANSFORMERS = ("vjepa2", "dinov3_convnext")
 """`model_type` of the networks that transformers runs."""
@@ -73,6 +80,11 @@ def load_encoder(
         )
     weights = checkpoint.read(path)
     state, config = translate(weights, heads=heads)
+    if where.entry is not None and where.entry not in models_of_shape(config):
+        raise WeightsError(
+            f"{path} is named as {where.entry.name}, but holds another network: {config.depth} blocks of {config.dim} "
+            f"features, patch {config.patch}; load it by its path under another name, or put the right weights there"
+        )
     entry = where.entry or find_by_sha256(weights.sha256)
     mean, std = normalisation(weights, config, entry, name=f"{name_or_path}/{path.name}")
     network = build_network(state, config, mean=mean, std=std, device=chosen, dtype=TORCH_DTYPES[arithmetic])
@@ -94,6 +106,7 @@ def load_encoder(
         licence=licence_of(weights, entry, header),
         weights_sha256=weights.sha256,
         source=source,
+        config_sha256=sha256(json.dumps(asdict(config), sort_keys=True).encode()).hexdigest(),
     )
     return VitEncoder(network, spec)
 
@@ -111,7 +124,8 @@ def translate(weights: Checkpoint, *, heads: int | None = None) -> tuple[State, 
         return own.translate(weights.state, header)
     if weights.config.get("model_type") in huggingface.MODEL_TYPES:
         return keymaps.translate(weights.state, huggingface.facts_of(weights.config, heads=heads))
-    return keymaps.translate(weights.state, Facts(heads=heads))
+    told = (weights.config.get("model_args") or {}).get("num_heads")  # timm's config.json
+    return keymaps.translate(weights.state, Facts(heads=heads if told is None else told))
 
 
 def normalisation(weights: Checkpoint, config: ViTConfig, entry: Entry | None, *, name: str) -> Normalisation:
@@ -128,6 +142,8 @@ def normalisation(weights: Checkpoint, config: ViTConfig, entry: Entry | None, *
                 "patchatlas.encoder file, which does"
             )
         found = entry.mean_std if entry else SAT493M if "sat493m" in name.lower() else IMAGENET
+        if entry is None:
+            log.warning("no file tells the mean and std of these weights; taking %s and %s", *found)
     if len(found[0]) != config.channels or len(found[1]) != config.channels:
         raise WeightsError(
             f"mean {found[0]} and std {found[1]} are not one number for each of {config.channels} channels"

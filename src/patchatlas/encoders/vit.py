@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchatlas.encoders.attention import attend
+from patchatlas.encoders.inputs import patch_grid
 from patchatlas.encoders.positions import resample_table
 from patchatlas.encoders.protocol import Tokens
 from patchatlas.encoders.rope import Rope, Table
@@ -104,22 +105,6 @@ def split_tokens(tokens: Float[Tensor, "b t d"], config: ViTConfig) -> Tokens:
     return Tokens(
         patches=patches, cls=tokens[:, 0], registers=tokens[:, 1 : config.prefix] if config.registers else None
     )
-
-
-def patch_grid(size: tuple[int, ...], patch: tuple[int, ...]) -> tuple[int, ...]:
-    """Patches along each axis.
-
-    Raises:
-        ShapeError: another number of axes, or a side that is not a positive multiple of the patch.
-    """
-    if len(size) != len(patch):
-        raise ShapeError(f"an input with {len(size)} axes was given to an encoder of {len(patch)} axes (patch {patch})")
-    if any(side < step or side % step for side, step in zip(size, patch, strict=True)):
-        nearest = tuple(max(step, round(side / step) * step) for side, step in zip(size, patch, strict=True))
-        raise ShapeError(
-            f"sides {size} are not multiples of the patch {patch}; resize or pad, for example to {nearest}"
-        )
-    return tuple(side // step for side, step in zip(size, patch, strict=True))
 
 
 def dtype_of(key: str, dtype: torch.dtype) -> torch.dtype:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.frame import Frame, Size
-from patchatlas.geometry.rounding import round_to_multiple
+from patchatlas.geometry.rounding import ceil_to_multiple, round_to_multiple
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class PatchGrid:
             if n % p:
                 near = round_to_multiple(n, p)
                 raise ShapeError(
-                    f"side {n} of the input {frame.size} is not a multiple of the patch {p}; resize or pad it to {near}"
+                    f"side {n} of the input {frame.size} is not a multiple of the patch {p}; "
+                    f"resize it to {near} or pad it to {ceil_to_multiple(n, p)}"
                 )
         shape = tuple(n // p for n, p in zip(frame.size, patch, strict=True))
         return PatchGrid(frame, patch, patch, (0,) * frame.ndim, shape)

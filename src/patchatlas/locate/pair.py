@@ -107,7 +107,7 @@ def locate_in_map(
     target_xy = _in_picture(target_map.grid, top)
     cosine = float(similarity[best])
 
-    margin = cosine - float(similarity[others[0]]) if others else 0.0
+    margin = cosine - float(similarity[others[0]]) if others else None
     spread = _in_pixels(covariance(similarity, scored, top, reach=REACH), target_map.grid)
     cycle_px = math.dist(point_xy_source, _match_back(target_map, source_map, target_xy))
     state, reason = decide(
@@ -124,7 +124,7 @@ def locate_in_map(
         state=state,
         reason=reason,
         similarity=cosine,
-        margin=margin,
+        margin=0.0 if margin is None else margin,
         cycle_px=cycle_px,
         spread_px=math.sqrt(float(torch.linalg.eigvalsh(spread)[-1])),
         covariance=((float(spread[0, 0]), float(spread[0, 1])), (float(spread[1, 0]), float(spread[1, 1]))),

@@ -42,14 +42,14 @@ class Limits:
 
 
 def decide(
-    *, cycle_px: float, patch_px: float, margin: float, deviation: float, limits: Limits | None = None
+    *, cycle_px: float, patch_px: float, margin: float | None, deviation: float, limits: Limits | None = None
 ) -> tuple[State, str]:
     """The state of a landmark and why: found if both cues say so, absent if both speak against it, else uncertain.
 
     Args:
         cycle_px: distance from the mark to where the best place matches back to, in source pixels.
         patch_px: side of a patch in source pixels.
-        margin: similarity of the best place less that of the runner-up.
+        margin: similarity of the best place less that of the runner-up; `None` where the map is too small to have one.
         deviation: standard deviation of the similarity map; where it is 0 (but for rounding) no place differs
             from another.
         limits: the lines; the defaults if none are given.
@@ -57,6 +57,8 @@ def decide(
     limits = limits or Limits()
     if deviation <= _EVEN:
         return "uncertain", "every place of the target is equally like the mark; is one of the two on an even surface?"
+    if margin is None:
+        return "uncertain", "the target has too few patches for a second place to compare with; take a larger image size"
     near, far = limits.cycle_found * patch_px, limits.cycle_absent * patch_px
     lead = margin / deviation
     clear = lead >= limits.lead

@@ -6,7 +6,6 @@ linear), and `describe` (a `ViTConfig` from the shapes). `require_complete` then
 config has.
 """
 
-import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,6 @@ from torch import Tensor
 
 from patchatlas.encoders.vit import ViT, ViTConfig
 from patchatlas.errors import WeightsError
-
-log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
@@ -160,10 +157,10 @@ def _heads(dim: int, heads: int | None, periods: Tensor | None, *, ndim: int) ->
         return heads
     if dim in RELEASED_HEADS:
         return RELEASED_HEADS[dim]
-    if dim % 64:
-        raise WeightsError(f"nothing tells the number of heads of tokens of {dim}; pass heads=")
-    log.warning("no released model has tokens of %d; taking 64 channels a head: pass heads= if that is wrong", dim)
-    return dim // 64
+    raise WeightsError(
+        f"nothing tells how many attention heads these weights have, and no released model has tokens of {dim}; keep "
+        "config.json beside the file, or pass heads= (weights check and convert: --heads)"
+    )
 
 
 def require_complete(state: State, config: ViTConfig, *, left_over: Sequence[str], layout: str) -> None:

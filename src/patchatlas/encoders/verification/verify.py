@@ -9,7 +9,7 @@ from pathlib import Path
 from patchatlas.encoders import hub
 from patchatlas.encoders.catalogue import find_by_sha256
 from patchatlas.encoders.naming import resolve
-from patchatlas.encoders.verification.agreement import models_of_shape
+from patchatlas.encoders.released import models_of_shape
 from patchatlas.encoders.verification.files import check_files, check_index, check_sha256, check_sizes, check_values
 from patchatlas.encoders.verification.network import (
     check_config,
