@@ -203,7 +203,8 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
 
 def _too_large(path: Path, found: str, max_pixels: int) -> FormatError:
     return FormatError(
-        f"{path} is too large: {found}, allowed are {max_pixels}; scale it down first, or from Python raise max_pixels if you trust it"
+        f"{path} is too large: {found}, allowed are {max_pixels}; scale it down first, or from Python raise max_pixels "
+        "if you trust it"
     )
 
 

@@ -58,7 +58,10 @@ def decide(
     if deviation <= _EVEN:
         return "uncertain", "every place of the target is equally like the mark; is one of the two on an even surface?"
     if margin is None:
-        return "uncertain", "the target has too few patches for a second place to compare with; take a larger image size"
+        return (
+            "uncertain",
+            "the target has too few patches for a second place to compare with; take a larger image size",
+        )
     near, far = limits.cycle_found * patch_px, limits.cycle_absent * patch_px
     lead = margin / deviation
     clear = lead >= limits.lead
