@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -292,7 +293,6 @@ def test_json_holds_every_number_and_is_json() -> None:
 
 def test_graf_seen_from_the_side(opencv_doc: Path) -> None:
     """Marks on graf1; truth through the homography that comes with the pair (theirs: pixel centres whole numbers)."""
-    cv2 = pytest.importorskip("cv2")
     storage = cv2.FileStorage(str(opencv_doc / "H1to3p.xml"), cv2.FILE_STORAGE_READ)
     homography = storage.getFirstTopLevelNode().mat()
     source, target = read_image(opencv_doc / "graf1.png"), read_image(opencv_doc / "graf3.png")

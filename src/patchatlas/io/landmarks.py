@@ -144,7 +144,10 @@ def find_mark(marks: Sequence[Landmark], uuid: str, *, path: str | Path = "the m
         places = ", ".join(f"entry {n} at ({mark.x}, {mark.y})" for n, mark in found)
         raise LandmarkError(f"{path} has {len(found)} marks with the uuid {uuid!r}: {places}; keep one of them")
     if not marks:
-        raise LandmarkError(f"{path} has no marks (or does not exist), so none with the uuid {uuid!r}; mark one first")
+        raise LandmarkError(
+            f"{path} has no marks (or does not exist), so none with the uuid {uuid!r}; "
+            "mark one first, or name the point itself"
+        )
     known = [repr(_text(mark.uuid)) for mark in marks]
     rest = f" and {len(known) - _MOST_LISTED} more" if len(known) > _MOST_LISTED else ""
     raise LandmarkError(
