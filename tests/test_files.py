@@ -1,5 +1,6 @@
 """Writing in one step: the old bytes or the new ones, never a part."""
 
+import os
 import re
 
 import numpy as np
@@ -26,6 +27,25 @@ def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     write_bytes(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_sync(descriptor: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        done.append(("sync", "part" if ".part" in name else name))
+        fsync(descriptor)
+
+    def record_rename(before: str, after: str) -> None:
+        done.append(("rename", os.path.basename(after)))
+        replace(before, after)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    write_bytes(tmp_path / "a.bin", b"new")
+    assert done == [("sync", "part"), ("rename", "a.bin"), ("sync", tmp_path.name)]
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -12,7 +12,8 @@ from patchatlas.errors import InputError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success sync it and rename it onto `path`, on error remove it.
+    """Yield a temporary name beside `path`; on success sync it, rename it onto `path` and sync the folder; on error
+    remove it.
 
     Raises:
         InputError: the folder of `path` does not exist.
@@ -26,8 +27,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on the disk, so that a rename outlives a loss of power; Windows has no such call."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

@@ -7,8 +7,9 @@ import torch
 
 from patchatlas.encoders import keymaps
 from patchatlas.encoders.catalogue import CATALOGUE
-from patchatlas.encoders.keymaps import own
+from patchatlas.encoders.keymaps import huggingface, own
 from patchatlas.encoders.keymaps.layout import Facts
+from patchatlas.encoders.rope import geometric_periods
 from patchatlas.encoders.vit import ViT, ViTConfig
 from patchatlas.errors import WeightsError
 from tests.encoders.dino_reference import DINOV3, MODELS, ours, reference, released
@@ -69,6 +70,19 @@ def test_released_sizes_map_from_the_other_layouts_too(name, layout):
 def test_what_shapes_cannot_tell_follows_the_family(name, eps, offset, antialias):
     config = translate(on_meta(released()[name]["state_dict"]))[1]
     assert (config.norm_eps, config.table_offset, config.table_antialias) == (eps, offset, antialias)
+
+
+def test_a_hugging_face_config_overrules_the_family():
+    """Epsilon and the base of the rotary periods are in config.json and nowhere else."""
+    config = {"num_attention_heads": 4, "layer_norm_eps": 3e-4, "rope_theta": 50.0}
+    facts = huggingface.facts_of(config, heads=None)
+    assert facts == Facts(heads=4, norm_eps=3e-4, rope_base=50.0)
+    state, described = keymaps.translate(to_huggingface(reference(DINOV3[0]).weights), facts)
+    assert described.norm_eps == 3e-4
+    assert described.rope_base == 50.0
+    torch.testing.assert_close(
+        state["rope.periods"], geometric_periods(described.head_dim, described.ndim, 50.0), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

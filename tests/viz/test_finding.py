@@ -100,6 +100,18 @@ def test_the_ellipse_has_its_size() -> None:
     assert abs(rows.min() - 260) <= 3
 
 
+def test_the_ellipse_keeps_its_size_in_a_smaller_drawing() -> None:
+    """A target of 3200 x 2400 px is drawn at half its size: 120 and 80 px out become 60 and 40."""
+    target = noise(2400, 3200)
+    point = drawn(target, covariance=((0.0, 0.0), (0.0, 0.0)), target_xy=(1600.0, 1200.0))
+    wide = drawn(target, covariance=((3600.0, 0.0), (0.0, 1600.0)), target_xy=(1600.0, 1200.0))
+    rows, columns = np.nonzero((point != wide).any(-1))
+    assert abs(columns.max() - 860) <= 3
+    assert abs(columns.min() - 740) <= 3
+    assert abs(rows.max() - 640) <= 3
+    assert abs(rows.min() - 560) <= 3
+
+
 def test_close_ups_show_the_mark_and_the_answer() -> None:
     """Each is the photo about its point: a lone bright spot is in the middle of one of them and not of the other."""
     source, target = np.zeros((600, 800, 3), np.uint8), np.zeros((600, 800, 3), np.uint8)

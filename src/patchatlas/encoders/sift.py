@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from patchatlas.colour import LUMA
 from patchatlas.encoders.inputs import grid_shape
 from patchatlas.encoders.protocol import Tokens
 from patchatlas.errors import MissingExtraError
@@ -49,9 +50,6 @@ pixels of their octave before it reads (seen by experiment with 4.14)."""
 
 LEAST_CONTRAST = 2.0
 """Grey levels of 255; rounding to 8 bits alone makes differences of one."""
-
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luma of Rec. ITU-R BT.601, which OpenCV uses too."""
 
 
 def load(*, device: torch.device) -> "DenseSift":
@@ -85,7 +83,7 @@ class DenseSift:
             "patch": PATCH,
             "margin": MARGIN,
             "least_contrast": LEAST_CONTRAST,
-            "grey": GREY,
+            "grey": LUMA,
             "opencv": self._cv2.__version__,
         }
         self._spec = EncoderSpec(
@@ -126,7 +124,7 @@ class DenseSift:
             ShapeError: a side is not a multiple of 8, or the channels are not three.
         """
         rows, columns = grid_shape(pixels, self._spec)
-        grey = torch.einsum("bchw,c->bhw", pixels.detach().cpu().double(), torch.tensor(GREY, dtype=torch.float64))
+        grey = torch.einsum("bchw,c->bhw", pixels.detach().cpu().double(), torch.tensor(LUMA, dtype=torch.float64))
         levels = (grey * 255).clamp(0, 255)
         described = [self._describe(lattice(picture), rows, columns) for picture in levels]
         blocks = root_sift(torch.stack(described).reshape(-1, rows * columns, len(OCTAVES), BINS))

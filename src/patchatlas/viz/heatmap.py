@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchatlas.arrays import ImageU8
+from patchatlas.colour import LUMA
 from patchatlas.errors import UsageError
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.grid import PatchGrid
@@ -25,8 +26,6 @@ STRENGTH = 0.7
 
 LONGEST, SHORTEST = 1600, 720
 """A photo is drawn at its own size while its long side lies between these; else it is scaled to the nearer one."""
-
-_GREY = (0.299, 0.587, 0.114)  # luma of Rec. ITU-R BT.601
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def overlay(
     Returns:
         A picture of `view.size`.
     """
-    grey = draw_photo(photo, view) @ np.array(_GREY)
+    grey = draw_photo(photo, view) @ np.array(LUMA)
     scored = torch.ones_like(cosines, dtype=torch.bool) if scored is None else scored
     cells = grid.cells_of(PatchGrid.on(view, (1, 1)).centres())
     counted = scored.float()

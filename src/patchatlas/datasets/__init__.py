@@ -1,0 +1,1 @@
+"""Dense features for data sets: build, verify, pack and load."""
