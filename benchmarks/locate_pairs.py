@@ -34,7 +34,8 @@ from patchatlas.encoders.loading import load_encoder
 from patchatlas.encoders.protocol import Encoder
 from patchatlas.geometry.buckets import fit
 from patchatlas.io.images import read_image
-from patchatlas.locate.pair import centred_frame, locate_in_map
+from patchatlas.locate.pair import centred_frame
+from patchatlas.locate.search import locate_points
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tools import debian_data
@@ -218,7 +219,8 @@ def ask(pair: Pair, encoder: Encoder, *, image_size: int) -> list[Answer]:
     for index, (x, y) in enumerate(pair.points.tolist()):
         frame = centred_frame(pair.source.shape[:2], (x, y), image_size=image_size, patch=patch)
         source_map = encode(pair.source, encoder, frame=frame)
-        finding = locate_in_map(source_map, target_map, (x, y), uuid=str(index), image_size=image_size)
+        point = torch.tensor([[x, y]], dtype=torch.float64)
+        (finding,) = locate_points(source_map, target_map, point, uuids=[str(index)], image_size=image_size)
         present = pair.truth is not None
         error = float(np.hypot(*(finding.target_xy - pair.truth[index]))) if present else float("nan")
         side = float(target_map.grid.frame.scale[1]) * patch[1]

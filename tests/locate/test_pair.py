@@ -26,8 +26,9 @@ from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.grid import PatchGrid
 from patchatlas.geometry.sampling import resample
 from patchatlas.io.images import read_image
-from patchatlas.locate.pair import RADIUS, centred_frame, locate_in_map, locate_pair
+from patchatlas.locate.pair import centred_frame, locate_pair
 from patchatlas.locate.result import Finding
+from patchatlas.locate.search import RADIUS, locate_points
 from patchatlas.matching.verdict import Limits
 from patchatlas.spec import EncoderSpec
 
@@ -76,7 +77,7 @@ def test_a_copy_is_found_exactly_where_it_went() -> None:
     assert finding.cycle_px < 0.8
     assert finding.state == "found"
     assert finding.mel == (math.floor(finding.target_xy[0]), math.floor(finding.target_xy[1]))
-    assert (finding.source_hw, finding.target_hw, finding.image_size) == ((96, 128), (96, 128), 128)
+    assert (finding.source_size, finding.target_size, finding.image_size) == ((96, 128), (96, 128), 128)
 
 
 def test_answers_are_in_pixels_of_the_target_as_it_is() -> None:
@@ -265,7 +266,7 @@ def test_maps_made_in_different_ways_are_refused() -> None:
     picture = texture(64, 64)
     one, other = encode(picture, FakeEncoder(patch=(8, 8))), encode(picture, FakeEncoder(patch=(16, 16)))
     with pytest.raises(StampError, match="patch"):
-        locate_in_map(one, other, (10.0, 10.0), uuid="m", image_size=64)
+        locate_points(one, other, torch.tensor([[10.0, 10.0]]), uuids=["m"], image_size=64)
 
 
 def test_json_holds_every_number_and_is_json() -> None:
@@ -303,7 +304,7 @@ def test_graf_seen_from_the_side(opencv_doc: Path) -> None:
     for mark in marks:
         frame = centred_frame(source.shape[:2], mark, image_size=896, patch=(8, 8))
         source_map = encode(source, encoder, frame=frame)
-        findings.append(locate_in_map(source_map, target_map, mark, uuid="wall", image_size=896))
+        findings += locate_points(source_map, target_map, torch.tensor([mark]), uuids=["wall"], image_size=896)
     raised = np.array([[x - 0.5, y - 0.5, 1] for x, y in marks]) @ homography.T
     truth = raised[:, :2] / raised[:, 2:] + 0.5
     errors = [math.dist(f.target_xy, t) for f, t in zip(findings, truth.tolist(), strict=True)]

@@ -9,7 +9,29 @@ from patchatlas.errors import ShapeError
 from patchatlas.geometry.buckets import fit
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.grid import PatchGrid
-from patchatlas.matching.peaks import covariance, find_peaks, refine, scored_cells
+from patchatlas.matching import peaks
+from patchatlas.matching.peaks import scored_cells
+from tests.matching import peaks_reference as reference
+
+Cell = tuple[int, ...]
+
+
+def find_peaks(similarity: torch.Tensor, scored: torch.Tensor, *, radius: float, count: int) -> list[Cell]:
+    """Of a single map, as plain cells."""
+    found = peaks.find_peaks(similarity[None], scored, radius=radius, count=count)
+    values = [float(similarity[tuple(cell)]) for cell in found.cells[0][found.present[0]]]
+    assert found.values[0][found.present[0]].tolist() == values
+    return [tuple(cell) for cell in found.cells[0][found.present[0]].tolist()]
+
+
+def refine(similarity: torch.Tensor, scored: torch.Tensor, cell: Cell) -> tuple[float, ...]:
+    """Of a single map and cell."""
+    return tuple(peaks.refine(similarity[None], scored, torch.tensor([[cell]]))[0, 0].tolist())
+
+
+def covariance(similarity: torch.Tensor, scored: torch.Tensor, at: tuple[float, ...], *, reach: int) -> torch.Tensor:
+    """Of a single map."""
+    return peaks.covariance(similarity[None], scored, torch.tensor([at], dtype=torch.float64), reach=reach)[0]
 
 
 def everywhere(similarity: torch.Tensor) -> torch.Tensor:
@@ -142,3 +164,31 @@ def test_a_patch_centred_on_the_corner_is_scored() -> None:
     assert scored_cells(grid).all()
     grid = PatchGrid.on(Frame.whole((32, 32)).crop((-9, -8), (48, 48)), (16, 16))
     assert scored_cells(grid).tolist() == [[False] * 3, [True] * 3, [True] * 3]
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    shape=st.sampled_from([(1, 1), (1, 7), (6, 1), (5, 8), (9, 6), (3, 4, 5), (1, 6, 4)]),
+    radius=st.sampled_from([0.0, 1.0, 1.5, 2.0, 3.5]),
+    hidden=st.floats(0, 0.6),
+    levels=st.sampled_from([3, 1000]),
+)
+def test_many_maps_at_once_equal_one_cell_at_a_time(
+    seed: int, shape: tuple[int, ...], radius: float, hidden: float, levels: int
+) -> None:
+    """Pictures and volumes, with ties, with unscored cells, with more peaks asked for than there are."""
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.randint(levels, (3, *shape), generator=generator).float() / levels
+    scored = torch.rand(shape, generator=generator) >= hidden
+    scored[(0,) * len(shape)] = True
+    found = peaks.find_peaks(similarity, scored, radius=radius, count=4)
+    tops = peaks.refine(similarity, scored, found.cells)
+    spread = peaks.covariance(similarity, scored, tops[:, 0], reach=2)
+    for k in range(3):
+        one, mask = similarity[k].double().numpy(), scored.numpy()
+        expected = reference.find_peaks(one, mask, radius=radius, count=4)
+        assert [tuple(c) for c in found.cells[k][found.present[k]].tolist()] == expected
+        for m, cell in enumerate(expected):
+            assert tuple(tops[k, m].tolist()) == pytest.approx(reference.refine(one, mask, cell))
+        moments = reference.covariance(one, mask, tuple(tops[k, 0].tolist()), reach=2)
+        torch.testing.assert_close(spread[k], torch.from_numpy(moments))

@@ -96,11 +96,14 @@ def run(config: Config) -> int:
     if config.output.exists() and not config.output.is_dir():
         raise InputError(f"OUTPUT {config.output} is a file; name a folder")
 
+    import torch
+
     from patchatlas.cli.pictures import draw
     from patchatlas.dense import encode
     from patchatlas.encoders.loading import load_encoder
     from patchatlas.io.images import read_image, write_image
-    from patchatlas.locate.pair import centred_frame, locate_in_map
+    from patchatlas.locate.pair import centred_frame
+    from patchatlas.locate.search import locate_points
     from patchatlas.viz.finding import draw_mark
     from patchatlas.viz.panel import STATE_COLOURS
 
@@ -123,9 +126,8 @@ def run(config: Config) -> int:
                 source.shape[:2], mark.source_xy, image_size=config.image_size, patch=encoder.spec.patch
             )
             source_map = encode(source, encoder, frame=frame)
-            finding = locate_in_map(
-                source_map, target_map, mark.source_xy, uuid=mark.uuid, image_size=config.image_size
-            )
+            point = torch.tensor([mark.source_xy], dtype=torch.float64)
+            (finding,) = locate_points(source_map, target_map, point, uuids=[mark.uuid], image_size=config.image_size)
             files = {part: f"{mark.number}-{part}" for part in ("source.jpg", "heatmap.jpg", "result.json")}
             write_image(config.output / files["source.jpg"], draw_mark(source, mark.source_xy))
             write_image(config.output / files["heatmap.jpg"], draw(target, source, finding))

@@ -1,7 +1,7 @@
 """The picture of a finding, as `locate` and `demo` write it."""
 
 from patchatlas.arrays import ImageU8
-from patchatlas.locate.result import Finding
+from patchatlas.locate.result import Finding, Point
 from patchatlas.viz.finding import SIGMAS, draw_finding
 from patchatlas.viz.heatmap import Scale
 
@@ -17,6 +17,7 @@ same scene has 0.77 to 0.99 (Middlebury motorcycle, graf, leuven and aloe, long 
 def draw(target: ImageU8, source: ImageU8, finding: Finding) -> ImageU8:
     """The heatmap on `target` with all marks, and below it both places close up, the state, the numbers, the scale."""
     x, y = finding.target_xy
+    (xx, xy), (yx, yy) = finding.covariance
     column, row = finding.mel
     scale = SCALES.get(finding.spec.family, Scale(0.0, 1.0))
     return draw_finding(
@@ -25,10 +26,10 @@ def draw(target: ImageU8, source: ImageU8, finding: Finding) -> ImageU8:
         similarity_map=finding.similarity_map,
         grid=finding.grid,
         scored=finding.scored,
-        source_xy=finding.source_xy,
-        target_xy=finding.target_xy,
-        covariance=finding.covariance,
-        runners_up=[peak.xy for peak in finding.runners_up],
+        source_xy=_flat(finding.source_xy),
+        target_xy=(x, y),
+        covariance=((xx, xy), (yx, yy)),
+        runners_up=[_flat(peak.xy) for peak in finding.runners_up],
         state=finding.state,
         title=finding.uuid,
         lines=[
@@ -41,3 +42,8 @@ def draw(target: ImageU8, source: ImageU8, finding: Finding) -> ImageU8:
         scale_caption=f"cosine: one scale for every picture by {finding.spec.name}. Cross: best place; "
         f"ellipse: {SIGMAS} sigma; rings: next best.",
     )
+
+
+def _flat(point: Point) -> tuple[float, float]:
+    x, y = point
+    return x, y

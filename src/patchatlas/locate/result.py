@@ -1,7 +1,7 @@
 """What locating a landmark gives: where it is in the target, how sure that is, and everything a picture of it needs.
 
-Points are (x, y) in the continuous plane of the upright source or target, as their names say; lengths in pixels are
-pixels of the picture named.
+Points are (x, y) in the continuous plane of the upright source or target, as their names say, and (x, y, z) in volumes;
+lengths in pixels are pixels (voxels) of the picture named.
 """
 
 from dataclasses import asdict, dataclass
@@ -20,7 +20,8 @@ from patchatlas.stamp import Stamp
 FORMAT = "patchatlas.locate"
 VERSION = 1
 
-Covariance = tuple[tuple[float, float], tuple[float, float]]
+Point = tuple[float, ...]
+"""(x, y), or (x, y, z) in a volume."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Peak:
         similarity: cosine there, -1..1.
     """
 
-    xy: tuple[float, float]
+    xy: Point
     similarity: float
 
 
@@ -51,7 +52,7 @@ class Finding:
             place; 0 where the target has no patch so far off.
         cycle_px: source pixels between the mark and where the best place matches back to.
         spread_px: how wide the peak is: the root of the larger eigenvalue of `covariance`, in target pixels.
-        covariance: of the peak's mass, ((xx, xy), (xy, yy)) in square pixels of the target.
+        covariance: of the peak's mass, ((xx, xy), (xy, yy)) in square pixels of the target; 3 x 3 in a volume.
         runners_up: the next best places, best first, at most four, each outside the radius of all better ones.
         similarity_map: cosine of every target patch, over the rows and columns of `grid`; padding included.
         scored: true where a patch took part; false where it shows mostly padding.
@@ -60,35 +61,37 @@ class Finding:
         stamp: how both maps were made.
         limits: what the state was decided by.
         image_size: long side of both encoder inputs, in input pixels.
-        source_hw: rows and columns of the source.
-        target_hw: rows and columns of the target.
+        source_size: ([z,] rows, columns) of the source.
+        target_size: ([z,] rows, columns) of the target.
     """
 
     uuid: str
-    source_xy: tuple[float, float]
-    target_xy: tuple[float, float]
+    source_xy: Point
+    target_xy: Point
     state: State
     reason: str
     similarity: float
     margin: float
     cycle_px: float
     spread_px: float
-    covariance: Covariance
+    covariance: tuple[Point, ...]
     runners_up: tuple[Peak, ...]
-    similarity_map: Float[Tensor, "rows cols"]
-    scored: Bool[Tensor, "rows cols"]
+    similarity_map: Float[Tensor, "*shape"]
+    scored: Bool[Tensor, "*shape"]
     grid: PatchGrid
     spec: EncoderSpec
     stamp: Stamp
     limits: Limits
     image_size: int
-    source_hw: tuple[int, int]
-    target_hw: tuple[int, int]
+    source_size: tuple[int, ...]
+    target_size: tuple[int, ...]
 
     @property
     def mel(self) -> tuple[int, int]:
-        """Column and row that mel would store for `target_xy`."""
-        return mel_point(*self.target_xy, size_hw=self.target_hw)
+        """Column and row that mel would store for `target_xy`; of pictures only."""
+        x, y = self.target_xy
+        rows, columns = self.target_size
+        return mel_point(x, y, size_hw=(rows, columns))
 
     def to_json(self, *, source: str, target: str) -> dict[str, Any]:
         """The result as plain JSON values; see docs/formats/locate-v1.md.
@@ -97,6 +100,8 @@ class Finding:
             source: name of the source picture, for the record.
             target: name of the target picture.
         """
+        flat = len(self.target_size) == 2
+        axes = "hw" if flat else "zhw"
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -106,7 +111,7 @@ class Finding:
             "target": target,
             "source_xy": list(self.source_xy),
             "target_xy": list(self.target_xy),
-            "mel": list(self.mel),
+            **({"mel": list(self.mel)} if flat else {}),
             "state": self.state,
             "reason": self.reason,
             "similarity": self.similarity,
@@ -118,8 +123,8 @@ class Finding:
             "encoder": asdict(self.spec),
             "sizes": {
                 "image_size": self.image_size,
-                "source_hw": list(self.source_hw),
-                "target_hw": list(self.target_hw),
+                f"source_{axes}": list(self.source_size),
+                f"target_{axes}": list(self.target_size),
                 "grid": list(self.grid.shape),
             },
             "limits": asdict(self.limits),
