@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from patchatlas.errors import UsageError
-from patchatlas.matching.verdict import Limits, decide
+from patchatlas.matching.verdict import Limits, State, decide, decide_together
 
 LIMITS = Limits(cycle_found=1.0, cycle_absent=3.0, lead=0.5)
 
@@ -53,3 +53,20 @@ def test_a_map_without_a_second_place_says_so() -> None:
     state, reason = decide(cycle_px=1.0, patch_px=10.0, margin=None, deviation=0.1, limits=LIMITS)
     assert state == "uncertain"
     assert "too few patches" in reason
+
+
+@pytest.mark.parametrize(
+    ("agreeing", "views", "support", "state", "said"),
+    [
+        (["found", "uncertain"], 3, 0.7, "found", "2 of 3 views agree (70% of the weight)"),
+        (["uncertain"] * 3, 5, 0.6, "found", "3 of 5"),
+        (["uncertain"] * 2, 3, 0.6, "uncertain", "none of them sure"),
+        (["found", "found"], 5, 0.45, "uncertain", "less than half"),
+        (["absent"], 4, 0.2, "absent", "no two of 4"),
+        (["found"], 4, 0.3, "uncertain", "no two of 4"),
+    ],
+)
+def test_views_decide_together(agreeing: list[State], views: int, support: float, state: str, said: str) -> None:
+    answer, reason = decide_together(agreeing, views=views, support=support)
+    assert answer == state
+    assert said in reason

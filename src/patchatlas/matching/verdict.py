@@ -5,6 +5,7 @@ runner-up, measured in standard deviations of the similarity map. Cosines themse
 encoder is low for another.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,3 +75,27 @@ def decide(
     if not clear:
         return "uncertain", f"another place is nearly as good, only {ahead} behind (limit {limits.lead:g}); {back}"
     return "uncertain", f"{back} (found within {near:.1f}), though it leads by {ahead} (limit {limits.lead:g})"
+
+
+def decide_together(agreeing: Sequence[State], *, views: int, support: float) -> tuple[State, str]:
+    """The state of a landmark that several views voted on, and why.
+
+    Found if at least half of the weight agrees, and either three views do, or two of which one is found by itself: two
+    votes fall within the same 4 patches by chance in about 1 of 60 targets of some 3000 patches. Absent if no two views
+    agree and none is more than absent by itself. Else uncertain.
+
+    Args:
+        agreeing: states of the views that agree, each by itself; one that agrees with none counts as agreeing with
+            itself.
+        views: how many voted; at least two.
+        support: part of all weight that agrees.
+    """
+    many = len(agreeing)
+    said = f"{many} of {views} views agree ({support:.0%} of the weight)"
+    if many < 2:
+        if agreeing[0] == "absent":
+            return "absent", f"no two of {views} views agree, and the best of them says absent"
+        return "uncertain", f"no two of {views} views agree"
+    if support >= 0.5 and (many >= 3 or "found" in agreeing):
+        return "found", said
+    return "uncertain", f"{said}, which is {'less than half' if support < 0.5 else 'too few, none of them sure'}"
