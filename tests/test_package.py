@@ -9,7 +9,19 @@ from pathlib import Path
 
 import patchatlas
 
-EXTRAS = ["cv2", "diffusers", "h5py", "matplotlib", "numba", "ray", "timm", "torchvision", "transformers", "webdataset", "zarr"]
+EXTRAS = [
+    "cv2",
+    "diffusers",
+    "h5py",
+    "matplotlib",
+    "numba",
+    "ray",
+    "timm",
+    "torchvision",
+    "transformers",
+    "webdataset",
+    "zarr",
+]
 
 # What numba compiles is written with numba's decorators; `canvas.compiled` imports it when it is asked for.
 WRITTEN_IN_AN_EXTRA = ["patchatlas.canvas.rows"]

@@ -122,7 +122,28 @@ def test_marks_live_in_the_upright_picture(folder: Path) -> None:
             main(["locate", f"{name}.out.png", "target.png", UUID, f"{name}.png", *SIFT, "--json", f"{name}.out"]) == 0
         )
     one, other = (json.loads((folder / f"{name}.out").read_text()) for name in ("source", "turned"))
+    assert one["source"] == one["views"][0].pop("view") == "source.png"
+    assert other["views"][0].pop("view") == "turned.png"
     assert {**one, "source": ""} == {**other, "source": ""}
+
+
+def test_several_sources_vote_and_the_wrong_one_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open("source.png") as picture:
+        for name, left in (("second", 4), ("third", 8), ("wrong", 8)):
+            picture.crop((left, 0, 96, 72)).save(f"{name}.png")
+            write_marks(f"{name}.png", [mark(UUID, 50 - left, 40) if name != "wrong" else mark(UUID, 10, 60)])
+    sources = ["source.png", "second.png", "third.png", "wrong.png"]
+    assert main(["locate", "out.jpg", "target.png", UUID, *sources, *SIFT, "--json", "out.json"]) == 0
+    stored = json.loads((folder / "out.json").read_text())
+    assert stored["target_xy"] == pytest.approx([53.5, 38.5], abs=1.0)
+    assert stored["source"] in sources[:3]
+    assert [vote["view"] for vote in stored["views"]] == sources
+    assert [vote["agrees"] for vote in stored["views"]] == [True, True, True, False]
+    assert stored["views"][0]["source_xy"] == [50.5, 40.5]
+    said = capsys.readouterr().out
+    assert "3 of 4 views agree" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("  wrong.png")]
+    assert line.endswith("left out")
 
 
 def test_outputs_are_replaced(folder: Path) -> None:
@@ -173,6 +194,14 @@ BAD: dict[str, tuple[Callable[[], None], tuple[str, ...], list[str], int, str]] 
     "mark far beyond float": (set_marks(mark(UUID, 10**400, 5)), GOOD, AT, 4, "outside the picture"),
     # Without weights: what is cheap is checked before they are looked for.
     "--mark outside": (nothing, GOOD, ["--mark", "96,5"], 4, "(96, 5) lies outside the picture"),
+    "--mark with several sources": (
+        nothing,
+        GOOD,
+        ["second.png", *AT, "--mark", "5,5"],
+        2,
+        "names a point of one SOURCE, 2 were given",
+    ),
+    "a source twice": (nothing, GOOD, ["./source.png", *AT], 2, "source.png is given twice"),
     "--mark of one number": (nothing, GOOD, [*AT, "--mark", "96"], 2, "give two numbers"),
     "--mark of words": (nothing, GOOD, [*AT, "--mark", "a,b"], 2, "give two numbers"),
     "--mark nan": (nothing, GOOD, [*AT, "--mark", "nan,3"], 2, "give two numbers"),

@@ -1,6 +1,7 @@
 """Find a marked point of one picture in another: one forward for each picture, the rest is arithmetic on their maps.
 
-`locate_pair` takes the two pictures. For a target that is encoded once and asked for many points, see `locate.search`.
+`locate_pair` takes the two pictures, `locate_pairs` several sources of one point. For a target that is encoded once and
+asked for many points, see `locate.search`.
 """
 
 import math
@@ -17,7 +18,7 @@ from patchatlas.geometry.buckets import fit
 from patchatlas.geometry.frame import Frame
 from patchatlas.io.landmarks import mel_point
 from patchatlas.locate.result import Finding
-from patchatlas.locate.search import locate_points
+from patchatlas.locate.views import ViewsFinding, locate_from_views
 from patchatlas.matching.verdict import Limits
 
 Point = tuple[float, float]
@@ -49,17 +50,54 @@ def locate_pair(
         ShapeError: `image_size` is not a multiple of the patch, a picture is smaller than a patch (as it is, or
             scaled), or the encoder is not one of pictures.
     """
-    source_hw, target_hw = _size_hw(source), _size_hw(target)
-    mel_point(*point_xy_source, size_hw=source_hw)  # refuses a point outside
-    _require_pictures(encoder, source=source_hw, target=target_hw)
+    found = locate_pairs(
+        [source], target, [point_xy_source], encoder, views=["source"], uuid=uuid, image_size=image_size, limits=limits
+    )
+    return found.finding
+
+
+def locate_pairs(
+    sources: Sequence[ImageU8],
+    target: ImageU8,
+    points_xy_source: Sequence[Point],
+    encoder: Encoder,
+    *,
+    views: Sequence[str],
+    uuid: str,
+    image_size: int = 896,
+    limits: Limits | None = None,
+) -> ViewsFinding:
+    """Find one point, known in several sources, in `target`; see `locate.views`. The target is encoded once.
+
+    Args:
+        sources: upright pictures in which the point is known.
+        target: upright picture in which it is looked for.
+        points_xy_source: the point, in pixels of each source.
+        encoder: of pictures.
+        views: names of the sources.
+        uuid: whose point it is; a label.
+        image_size: long side of all pictures as the encoder sees them.
+        limits: where found, uncertain and absent part.
+
+    Raises:
+        LandmarkError: a point is outside its source.
+        ShapeError: as for `locate_pair`, or not one point and name a source.
+    """
+    for source, point, view in zip(sources, points_xy_source, views, strict=True):
+        mel_point(*point, size_hw=_size_hw(source))  # refuses a point outside
+        _require_picture(encoder, view, _size_hw(source))
+    _require_picture(encoder, "target", _size_hw(target))
     patch = encoder.spec.patch
-    source_frame = centred_frame(source_hw, point_xy_source, image_size=image_size, patch=patch)
-    target_frame = fit(target_hw, long_side=image_size, patch=patch)
-    source_map = encode(source, encoder, frame=source_frame)
-    target_map = encode(target, encoder, frame=target_frame)
-    points = torch.tensor([point_xy_source], dtype=torch.float64)
-    (finding,) = locate_points(source_map, target_map, points, uuids=[uuid], image_size=image_size, limits=limits)
-    return finding
+    target_map = encode(target, encoder, frame=fit(_size_hw(target), long_side=image_size, patch=patch))
+    frames = (
+        centred_frame(_size_hw(source), point, image_size=image_size, patch=patch)
+        for source, point in zip(sources, points_xy_source, strict=True)
+    )
+    source_maps = [encode(source, encoder, frame=frame) for source, frame in zip(sources, frames, strict=True)]
+    points = torch.tensor(points_xy_source, dtype=torch.float64)
+    return locate_from_views(
+        source_maps, points, target_map, views=views, uuid=uuid, image_size=image_size, limits=limits
+    )
 
 
 def centred_frame(size_hw: Sequence[int], point_xy: Point, *, image_size: int, patch: Sequence[int]) -> Frame:
@@ -82,18 +120,17 @@ def centred_frame(size_hw: Sequence[int], point_xy: Point, *, image_size: int, p
     return scaled.crop(start, size)
 
 
-def _require_pictures(encoder: Encoder, **pictures: tuple[int, int]) -> None:
-    patch = encoder.spec.patch
+def _require_picture(encoder: Encoder, name: str, size_hw: tuple[int, int]) -> None:
+    patch, (rows, columns) = encoder.spec.patch, size_hw
     if len(patch) != 2:
         raise ShapeError(
             f"{encoder.spec.name} encodes {len(patch)}-D input; locating on a pair of pictures needs a 2-D encoder"
         )
-    for what, (rows, columns) in pictures.items():
-        if rows < patch[0] or columns < patch[1]:
-            raise ShapeError(
-                f"the {what} is {columns} x {rows} px, smaller than one patch of {patch[1]} x {patch[0]} px; "
-                f"use a larger picture"
-            )
+    if rows < patch[0] or columns < patch[1]:
+        raise ShapeError(
+            f"the {name} is {columns} x {rows} px, smaller than one patch of {patch[1]} x {patch[0]} px; "
+            f"use a larger picture"
+        )
 
 
 def _size_hw(image: ImageU8) -> tuple[int, int]:

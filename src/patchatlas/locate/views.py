@@ -18,7 +18,7 @@ from patchatlas.features import FeatureMap
 from patchatlas.locate.result import Finding, Point
 from patchatlas.locate.search import RADIUS, locate_points, patch_side
 from patchatlas.matching.consensus import Consensus, meet
-from patchatlas.matching.verdict import State, decide_together
+from patchatlas.matching.verdict import Limits, State, decide_together
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def locate_from_views(
     views: Sequence[str],
     uuid: str,
     image_size: int,
+    limits: Limits | None = None,
 ) -> ViewsFinding:
     """Find one landmark in a target from all its views.
 
@@ -98,6 +99,7 @@ def locate_from_views(
         views: names of the views.
         uuid: whose landmark it is; a label.
         image_size: long side of all encoder inputs, for the record.
+        limits: where found, uncertain and absent part for a view by itself.
 
     Raises:
         ShapeError: no view, or not one map and name a point.
@@ -109,7 +111,9 @@ def locate_from_views(
             "view, and at least one view"
         )
     alone = [
-        locate_points(source_map, target_map, points_source[v : v + 1], uuids=[uuid], image_size=image_size)[0]
+        locate_points(
+            source_map, target_map, points_source[v : v + 1], uuids=[uuid], image_size=image_size, limits=limits
+        )[0]
         for v, source_map in enumerate(source_maps)
     ]
     cycles = [f.cycle_px / patch_side(m.grid) for f, m in zip(alone, source_maps, strict=True)]
