@@ -1,18 +1,21 @@
-"""How fast tiles become a canvas, in what memory: ours (torch, numba) beside PtychoPINN's method and six libraries.
+"""How fast tiles become a canvas, in what memory: ours (torch, numba) beside PtychoPINN's methods and six libraries.
 
-    python benchmarks/stitch.py [--cases quick|full] [--repeats 7] [--json FILE]
+    python benchmarks/stitch.py [--cases quick|grid|all] [--only WORD] [--repeats 7] [--peaks] [--json FILE]
 
-One thread, methods interleaved, best of the repeats after a warm-up. A run is everything from tiles and positions in
-memory to the weighted mean and its coverage, on a fresh canvas. Positions are random fractions of a pixel where a
-method knows them (`sub-pixel`), else whole (`whole`), or a regular grid where it knows nothing else (`grid`). Peak
-memory is that of a fresh child process, beyond what it had with its modules loaded, its tiles made and the method
-warmed up on a few tiles. Copy bandwidth is that of a large `copy_` of tensors, bytes read and written,
-measured in the same run; a method's share of it counts what cannot be avoided, each tile read once and the canvas
-(value and weight) written once.
+One thread, methods interleaved in rounds after a warm-up; the table gives the best round and the median. Time is CPU
+time of the process, so that waiting for a core on a busy machine does not count; on an idle one it is what a clock
+shows. Caches and memory are still shared with whatever else runs, so the load stands beside each case. A run is
+everything from tiles and positions in memory to the weighted mean and its coverage, on a fresh canvas. Positions are
+random fractions of a pixel where a method knows them (`sub-pixel`), else whole (`whole`), or a regular grid where it
+knows nothing else (`grid`). Peak memory is that of a fresh child process, beyond what it had with its modules loaded,
+its tiles made and the method warmed up on a few tiles. Copy bandwidth is that of a large `copy_` of tensors, bytes read
+and written, measured in the same run; a method's share of it counts what cannot be avoided, each tile read once and the
+canvas (value and weight) written once.
 
 Methods that PyPI has are called as published: monai, tiler, kornia, pytorch-toolbelt (its `tiles.py` alone, for the
-package wants torchvision). A library that is absent is named as absent. PtychoPINN's method is written here from its
-formulas: every tile is padded to the canvas, moved there by `grid_sample`, and summed, with ones for the weight.
+package wants torchvision). A library that is absent is named as absent. PtychoPINN's methods are written here from
+their formulas: every tile padded to the canvas, moved there by `grid_sample`, and summed, with ones for the weight (the
+first 8 tiles: its time for one does not depend on their number); and four `scatter_add_` of all tiles, and of ones.
 """
 
 import argparse
@@ -76,10 +79,14 @@ class Case:
         return f"n={self.n} N={self.size} canvas={self.side}^2 ({self.channels} x {kind})"
 
     @property
+    def value_and_weight(self) -> int:
+        """Bytes of the canvas."""
+        return self.side**2 * (self.channels * (8 if self.is_complex else 4) + 4)
+
+    @property
     def least_bytes(self) -> int:
         """Tiles read once, value and weight written once."""
-        number = self.channels * (8 if self.is_complex else 4)
-        return self.n * self.size**2 * number + self.side**2 * (number + 4)
+        return self.n * self.size**2 * self.channels * (8 if self.is_complex else 4) + self.value_and_weight
 
     def tiles(self) -> Tensor:
         """(n, c, N, N)."""
@@ -98,31 +105,41 @@ class Case:
         return positions.floor() if kind == "whole" else positions
 
 
-# What the issue names first, then more of each axis.
+# What the issue names first, then the grid of sides, coverages and kinds, about as many bytes of tiles in each case.
 QUICK = (
     Case(1024, 64, 42.0, 1, True),
     Case(1024, 64, 2.5, 1, True),
-    Case(256, 64, 10.0, 1, True),
     Case(1024, 64, 42.0, 2, False),
     Case(256, 32, 4.0, 384, False),
 )
-FULL = (
-    *QUICK,
-    *(Case(n, 64, 10.0, 1, True) for n in (1024, 8192)),
-    *(Case(1024, size, 10.0, 1, True) for size in (20, 128)),
-    Case(256, 256, 10.0, 1, True),
-    *(Case(1024, 64, coverage, 1, True) for coverage in (2.0, 50.0)),
+SIDES = {64: 1024, 128: 256, 256: 64}
+"""Pixels of a tile, and how many tiles."""
+GRID = (
+    *(
+        Case(n, side, coverage, channels, channels == 1)
+        for side, n in SIDES.items()
+        for channels, coverage in ((1, 2.5), (1, 10.0), (1, 42.0), (2, 2.5), (2, 42.0), (3, 2.5), (3, 42.0))
+    ),
+    *(Case(n, 64, coverage, 1, True) for n in (256, 8192) for coverage in (2.5, 10.0)),
+    *(Case(n, side, 4.0, 384, False) for n, side in ((64, 64), (16, 128))),
 )
 
 
-def ours(backend: str) -> Callable[[Tensor, Tensor, Case], Run]:
-    """`place`, the mean and the coverage."""
+def ours(backend: str, *, until: str = "mean") -> Callable[[Tensor, Tensor, Case], Run]:
+    """`place`, the coverage and the mean, written over the sum.
+
+    Args:
+        backend: see `place`.
+        until: `sum` stops after placing, `kept` makes the mean beside the sum.
+    """
 
     def prepare(tiles: Tensor, positions: Tensor, _: Case) -> Run:
         def run() -> Tensor:
             canvas = place(tiles, positions, backend=backend)
+            if until == "sum":
+                return canvas.sum
             assert canvas.coverage.ndim == 2
-            return canvas.value(consume=True)
+            return canvas.value(consume=until == "mean")
 
         return run
 
@@ -130,7 +147,7 @@ def ours(backend: str) -> Callable[[Tensor, Tensor, Case], Run]:
 
 
 def padded_grid_sample(tiles: Tensor, positions: Tensor, case: Case) -> Run:
-    """PtychoPINN's method: each tile padded to the canvas, resampled there, summed; the same for ones; 32 at a time."""
+    """PtychoPINN's `reassemble`: each tile padded to the canvas, resampled there, summed; the same for ones."""
     reals = torch.view_as_real(tiles[:, 0]).movedim(-1, 1) if case.is_complex else tiles
     side, pad = case.side + 1, case.side + 1 - case.size
     theta = torch.eye(2, 3).repeat(len(tiles), 1, 1)
@@ -146,6 +163,30 @@ def padded_grid_sample(tiles: Tensor, positions: Tensor, case: Case) -> Run:
             grid = F.affine_grid(theta[some], list(padded.shape), align_corners=True)
             total += F.grid_sample(padded, grid, align_corners=True).sum(0)
             weight += F.grid_sample(ones, grid, align_corners=True).sum(0)
+        return total / (weight + 1e-9)
+
+    return run
+
+
+def four_scatters(tiles: Tensor, positions: Tensor, case: Case) -> Run:
+    """PtychoPINN's accumulator: each tap of all tiles by one `scatter_add_`, and of ones; positions in float64 here."""
+    numbers = torch.view_as_real(tiles).movedim(-1, 2).flatten(1, 2) if case.is_complex else tiles
+    numbers = numbers.movedim(1, 0).flatten(1).contiguous()
+    side = case.side + 1
+    pixels = torch.arange(case.size)
+
+    def run() -> Tensor:
+        total, weight = torch.zeros(len(numbers), side * side), torch.zeros(side * side)
+        corner = positions.floor().long()
+        fraction = (positions - corner).float()
+        for dy in (0, 1):
+            for dx in (0, 1):
+                row, column = corner[:, 1, None] + dy + pixels, corner[:, 0, None] + dx + pixels
+                index = (row[:, :, None] * side + column[:, None, :]).flatten()
+                part = (fraction[:, 1] if dy else 1 - fraction[:, 1]) * (fraction[:, 0] if dx else 1 - fraction[:, 0])
+                each = part.repeat_interleave(case.size**2)
+                total.scatter_add_(1, index.expand(len(numbers), -1), numbers * each)
+                weight.scatter_add_(0, index, each)
         return total / (weight + 1e-9)
 
     return run
@@ -230,7 +271,7 @@ class Method:
     prepare: Callable[[Tensor, Tensor, Case], Run]
     kind: str
     package: str = ""
-    knows_complex: bool = True
+    most: int | None = None
 
     def absent(self) -> bool:
         """Whether its package is not installed."""
@@ -240,7 +281,8 @@ class Method:
 METHODS = {
     "ours, numba": Method(ours("numba"), "sub-pixel", "numba"),
     "ours, torch": Method(ours("torch"), "sub-pixel"),
-    "PtychoPINN's method": Method(padded_grid_sample, "sub-pixel"),
+    "PtychoPINN's grid-sample": Method(padded_grid_sample, "sub-pixel", most=8),
+    "PtychoPINN's scatter-add": Method(four_scatters, "sub-pixel"),
     "ours, numba, whole": Method(ours("numba"), "whole", "numba"),
     "ours, torch, whole": Method(ours("torch"), "whole"),
     "MONAI AvgMerger": Method(monai, "whole", "monai"),
@@ -249,6 +291,13 @@ METHODS = {
     "kornia combine_tensor_patches": Method(kornia, "grid", "kornia"),
     "torch F.fold": Method(fold, "grid"),
 }
+STAGES = {
+    "ours, numba, sum alone": Method(ours("numba", until="sum"), "sub-pixel", "numba"),
+    "ours, numba, mean beside the sum": Method(ours("numba", until="kept"), "sub-pixel", "numba"),
+    "ours, torch, sum alone": Method(ours("torch", until="sum"), "sub-pixel"),
+    "ours, torch, mean beside the sum": Method(ours("torch", until="kept"), "sub-pixel"),
+}
+"""More runs whose peak is measured, not their time."""
 SLOW = 3.0
 """Seconds of a run beyond which it is not repeated."""
 
@@ -271,13 +320,14 @@ def prepare(name: str, case: Case) -> tuple[Run, int]:
 
     Libraries that have no complex numbers get real and imaginary part as two channels.
     """
-    method = METHODS[name]
+    method = (METHODS | STAGES)[name]
     tiles = case.tiles()
     if case.is_complex and not name.startswith(("ours", "PtychoPINN")):
         tiles = torch.view_as_real(tiles).movedim(-1, 2).flatten(1, 2).contiguous()
         case = Case(case.n, case.size, case.coverage, 2 * case.channels, False)
-    count = case.along**2 if method.kind == "grid" else case.n
-    return method.prepare(tiles[:count], case.positions(method.kind), case), count
+    positions = case.positions(method.kind)
+    count = min(len(positions), method.most or len(positions))
+    return method.prepare(tiles[:count], positions[:count], case), count
 
 
 def copy_bandwidth() -> float:
@@ -289,9 +339,9 @@ def copy_bandwidth() -> float:
 
 
 def _seconds(run: Run) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def peak_of_child(name: str, case: Case) -> int:
@@ -316,17 +366,17 @@ def _peak() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(case: Case, repeats: int, bandwidth: float) -> list[dict[str, object]]:
+def measure(case: Case, repeats: int, bandwidth: float, *, peaks: bool) -> list[dict[str, object]]:
     """One row a method, in the order of METHODS."""
     runs: dict[str, tuple[Run, int]] = {}
     rows: dict[str, dict[str, object]] = {}
     for name, method in METHODS.items():
         if method.absent():
             rows[name] = {"method": name, "positions": method.kind, "note": "not installed"}
-        elif name.startswith("PtychoPINN") and case.channels * case.n * case.side**2 > 1 << 28:
-            rows[name] = {"method": name, "positions": method.kind, "note": "left out, minutes a run"}
         else:
             runs[name] = prepare(name, case)
+    for run, _ in runs.values():
+        run()  # compiles
     first = {name: _seconds(run) for name, (run, _) in runs.items()}
     times = {name: [seconds] if seconds > SLOW else [] for name, seconds in first.items()}
     for _ in range(repeats):
@@ -341,27 +391,30 @@ def measure(case: Case, repeats: int, bandwidth: float) -> list[dict[str, object
             "tiles_per_second": count / best,
             "median_tiles_per_second": count / statistics.median(times[name]),
             "part_of_copy_bandwidth": case.least_bytes * count / case.n / best / bandwidth,
-            "peak_bytes": peak_of_child(name, case),
+            "peak_bytes": peak_of_child(name, case) if peaks and METHODS[name].most is None else None,
         }
     return [rows[name] for name in METHODS]
 
 
 def ratio_to_best(rows: list[dict[str, object]], row: dict[str, object], kinds: tuple[str, ...]) -> str:
-    """How many times as fast as the best peer among those with such positions."""
+    """How many times as fast, by medians, as the best peer among those with such positions."""
+    speed = "median_tiles_per_second"
     peers = [
-        float(str(r["tiles_per_second"]))
+        float(str(r[speed]))
         for r in rows
-        if "tiles_per_second" in r and not str(r["method"]).startswith("ours") and r["positions"] in kinds
+        if speed in r and not str(r["method"]).startswith("ours") and r["positions"] in kinds
     ]
     if not peers or not str(row["method"]).startswith("ours"):
         return ""
-    return f"{float(str(row['tiles_per_second'])) / max(peers):.1f}"
+    return f"{float(str(row[speed])) / max(peers):.1f}"
 
 
-def table(case: Case, rows: list[dict[str, object]]) -> str:
+def table(case: Case, rows: list[dict[str, object]], load: float) -> str:
     """Markdown."""
     lines = [
         f"### {case.name}",
+        "",
+        f"Load {load:.1f}; value and weight take {case.value_and_weight / 1e6:.1f} MB.",
         "",
         "| method | positions | tiles/s, best | median | of copy | peak MB | x best sub-pixel peer | x best peer |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -371,10 +424,34 @@ def table(case: Case, rows: list[dict[str, object]]) -> str:
         if "note" in row:
             lines.append(f"{start}{row['note']} | | | | | |")
             continue
+        peak = "" if row["peak_bytes"] is None else f"{float(str(row['peak_bytes'])) / 1e6:.1f}"
         lines.append(
             f"{start}{row['tiles_per_second']:,.0f} | {row['median_tiles_per_second']:,.0f} | "
-            f"{row['part_of_copy_bandwidth']:.1%} | {float(str(row['peak_bytes'])) / 1e6:.1f} | "
-            f"{ratio_to_best(rows, row, ('sub-pixel',))} | {ratio_to_best(rows, row, ('sub-pixel', 'whole', 'grid'))} |"
+            f"{row['part_of_copy_bandwidth']:.1%} | {peak} | {ratio_to_best(rows, row, ('sub-pixel',))} | "
+            f"{ratio_to_best(rows, row, ('sub-pixel', 'whole', 'grid'))} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def summary(results: list[tuple[Case, list[dict[str, object]]]]) -> str:
+    """One line a case: medians of ours, and how many times that is the best peer of each kind."""
+    lines = [
+        "| tiles | canvas | numba | torch | numba, whole | numba: x sub-pixel peer | torch: x sub-pixel peer | "
+        "whole: x MONAI | whole: x best peer |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for case, rows in results:
+        named = {str(row["method"]): row for row in rows}
+        speed = {name: float(str(row.get("median_tiles_per_second", "nan"))) for name, row in named.items()}
+        kind = "complex64" if case.is_complex else "float32"
+        whole = named["ours, numba, whole"]
+        lines.append(
+            f"| {case.n} x {case.channels} x {case.size}^2 {kind} | {case.side}^2 | {speed['ours, numba']:,.0f} | "
+            f"{speed['ours, torch']:,.0f} | {speed['ours, numba, whole']:,.0f} | "
+            f"{ratio_to_best(rows, named['ours, numba'], ('sub-pixel',))} | "
+            f"{ratio_to_best(rows, named['ours, torch'], ('sub-pixel',))} | "
+            f"{speed['ours, numba, whole'] / speed['MONAI AvgMerger']:.1f} | "
+            f"{ratio_to_best(rows, whole, ('whole', 'grid'))} |"
         )
     return "\n".join([*lines, ""])
 
@@ -382,8 +459,10 @@ def table(case: Case, rows: list[dict[str, object]]) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", choices=["quick", "full"], default="quick")
+    parser.add_argument("--cases", choices=["quick", "grid", "all"], default="quick")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--peaks", action="store_true", help="measure memory too, each in a process of its own")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -391,22 +470,28 @@ def main() -> None:
     if options.child:
         child(options.child[0], Case(**json.loads(options.child[1])))
         return
-    versions = {p: importlib.metadata.version(p) for p in ("torch", "numba", "monai", "tiler", "kornia") if _has(p)}
-    load = os.getloadavg()[0]
+    packages = ("torch", "numba", "monai", "tiler", "kornia", "pytorch_toolbelt")
+    versions = {p: importlib.metadata.version(p) for p in packages if importlib.util.find_spec(p) is not None}
     bandwidth = copy_bandwidth()
-    print(f"load {load:.1f} on {os.cpu_count()} cores, copy {bandwidth / 1e9:.1f} GB/s, {versions}\n")
-    results = []
-    for case in FULL if options.cases == "full" else QUICK:
-        rows = measure(case, options.repeats, bandwidth)
-        print(table(case, rows), flush=True)
-        results.append({"case": asdict(case), "side": case.side, "load": os.getloadavg()[0], "rows": rows})
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, copy {bandwidth / 1e9:.1f} GB/s, {versions}\n")
+    cases = {"quick": QUICK, "grid": GRID, "all": (*QUICK, *GRID)}[options.cases]
+    results, kept = [], []
+    for case in cases:
+        if options.only not in case.name:
+            continue
+        load = os.getloadavg()[0]
+        rows = measure(case, options.repeats, bandwidth, peaks=options.peaks)
+        print(table(case, rows, load), flush=True)
+        results.append((case, rows))
+        kept.append({"case": asdict(case), "side": case.side, "load": load, "rows": rows})
+        if options.peaks:
+            for name in STAGES:
+                print(f"{name}: {peak_of_child(name, case) / 1e6:.1f} MB")
+            print(flush=True)
+    print(summary(results))
     if options.json:
-        content = {"versions": versions, "copy_bytes_per_second": bandwidth, "load": load, "results": results}
+        content = {"versions": versions, "copy_bytes_per_second": bandwidth, "results": kept}
         options.json.write_text(json.dumps(content, indent=1))
-
-
-def _has(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 if __name__ == "__main__":

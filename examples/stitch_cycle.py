@@ -104,7 +104,8 @@ def main(output: Path, *, positions: int = 1000, test_positions: int = 512, epoc
     tiles = (torch.view_as_complex(seen) + mean)[:, None]
 
     made = stitch(tiles, asked.positions, window=probe_intensity(probe))
-    report = diagnose(tiles, asked.positions, Picture(made.values, made.coverage, made.origin_xy))
+    picture = Picture(made.values, made.coverage, made.origin_xy, window=made.window)
+    report = diagnose(tiles, asked.positions, picture)
     (x, y), (h, w) = (int(v) for v in made.origin_xy), made.coverage.shape
     truth, covered = image[y : y + h, x : x + w], made.coverage > 0
     summary = {

@@ -24,7 +24,7 @@ EXTRAS = [
 ]
 
 # What numba compiles is written with numba's decorators; `canvas.compiled` imports it when it is asked for.
-WRITTEN_IN_AN_EXTRA = ["patchatlas.canvas.rows"]
+WRITTEN_IN_AN_EXTRA = ["patchatlas.canvas.finish", "patchatlas.canvas.rows"]
 
 IMPORT_ALL = f"""
 import importlib, pkgutil

@@ -44,7 +44,7 @@ def kernel(distance: np.ndarray, interpolation: str) -> np.ndarray:
         inner = (a + 2) * d**3 - (a + 3) * d**2 + 1
         outer = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
         return np.where(d <= 1, inner, np.where(d < 2, outer, 0))
-    taper = np.i0(12 * np.sqrt(np.clip(1 - (d / 16) ** 2, 0, None))) / np.i0(12)
+    taper = np.i0(15 * np.sqrt(np.clip(1 - (d / 16) ** 2, 0, None))) / np.i0(15)
     return np.where(d < 16, np.sinc(d) * taper, 0)
 
 

@@ -7,48 +7,17 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 from patchatlas.canvas.place import extract, place
-from patchatlas.canvas.plan import CanvasPlan, plan_canvas
+from patchatlas.canvas.plan import plan_canvas
+from tests.canvas.adjoint import assert_adjoint
 from tests.canvas.scans import INTERPOLATIONS, generator, random_positions, random_tiles
 
 pytestmark = pytest.mark.usefixtures("torch_path")
 
 
-def dot(first: torch.Tensor, second: torch.Tensor) -> complex:
-    return complex(torch.vdot(first.flatten().to(torch.complex128), second.flatten().to(torch.complex128)))
-
-
-def norm(tensor: torch.Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor.to(torch.complex128)))
-
-
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.complex64, 1e-6), (torch.complex128, 1e-12)])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 def test_two_hundred_random_cases_across_every_edge(interpolation, dtype, bound):
-    """<place x, y> = <x, extract y>, for tiles of 1 to 3 axes that hang over all edges of the canvas."""
-    crossed = torch.zeros(2, dtype=torch.int64)
-    for case in range(200):
-        draw = generator(case)
-        ndim = 1 + case % 3
-        size = tuple(torch.randint(1, 8, (ndim,), generator=draw).tolist())
-        plan = CanvasPlan(
-            tuple(torch.randint(-5, 5, (ndim,), generator=draw).tolist()),
-            tuple(torch.randint(2, 12, (ndim,), generator=draw).tolist()),
-        )
-        low = torch.tensor(plan.origin[::-1]) - torch.tensor(size[::-1])
-        high = torch.tensor(plan.end[::-1])
-        positions = low + torch.rand(6, ndim, dtype=torch.float64, generator=draw) * (high - low)
-        if case % 5 == 0:
-            positions = positions.round()
-        crossed += torch.stack([(positions < low + torch.tensor(size[::-1])).sum(), (positions > low).sum()])
-        tiles = torch.randn(6, 2, *size, dtype=dtype, generator=draw)
-        values = torch.randn(2, *plan.size, dtype=dtype, generator=draw)
-        placed = place(tiles, positions, interpolation=interpolation, plan=plan, crop=True).sum
-        read = extract(values, positions, size, interpolation=interpolation, plan=plan, crop=True)
-        assert read.shape == tiles.shape
-        assert placed.shape == values.shape
-        gap = abs(dot(placed, values) - dot(tiles, read)) / (norm(placed) * norm(values) + 1e-30)
-        assert gap < bound or norm(placed) < 1e-6
-    assert (crossed > 200).all()
+    assert_adjoint(interpolation, dtype, bound, backend="torch")
 
 
 @pytest.mark.parametrize("size", [(4,), (3, 4), (2, 3, 2)])

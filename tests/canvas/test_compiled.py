@@ -17,6 +17,7 @@ from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.windows import hann
 from patchatlas.errors import MissingExtraError, UsageError
 from tests.canvas import oracle
+from tests.canvas.adjoint import assert_adjoint
 from tests.canvas.scans import generator, random_positions, random_tiles
 
 TYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -49,6 +50,12 @@ def test_it_agrees_with_the_oracle(size, interpolation, dtype):
     double = values.to(torch.complex128 if dtype.is_complex else torch.float64)
     slow = oracle.extract_by_matrix(double, positions, size, canvas.plan, interpolation)
     torch.testing.assert_close(read, slow.to(dtype), atol=rounding(dtype), rtol=rounding(dtype))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.complex64, 1e-6), (torch.complex128, 1e-12)])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_reading_is_the_adjoint_of_adding(interpolation, dtype, bound):
+    assert_adjoint(interpolation, dtype, bound, backend="numba")
 
 
 @given(
@@ -92,8 +99,9 @@ def test_it_agrees_with_torch(size, seed, n, channels, dtype, interpolation, ste
     torch.testing.assert_close(fast_tiles, slow_tiles, **close)
 
 
-def test_whole_positions_give_the_bits_of_torch():
+def test_whole_positions_from_top_to_bottom_give_the_bits_of_torch():
     positions = random_positions(4, n=20).round()
+    positions = positions[(positions[:, 1] * 1000 + positions[:, 0]).argsort(stable=True)]
     tiles = random_tiles(4, n=20, dtype=torch.complex64)
     window = hann((5, 7))
     fast, slow = (place(tiles, positions, window=window, backend=backend) for backend in ("numba", "torch"))
@@ -181,3 +189,32 @@ def test_numba_by_name_refuses_what_it_cannot_do(monkeypatch):
     with pytest.raises(MissingExtraError, match=r"patchatlas\[numba\]"):
         place(tiles, positions, backend="numba")
     assert place(tiles, positions).sum.abs().sum() > 0
+
+
+def test_sums_and_means_do_not_depend_on_threads(threads, monkeypatch):
+    monkeypatch.setattr(compiled, "_WORTH_THREADS", 1)
+    tiles, positions = random_tiles(10, n=9), random_positions(10, n=9, spread=30.0)
+    results = []
+    for count in (1, 2, 5):
+        threads(count)
+        canvas = place(tiles, positions, backend="numba")
+        results.append((canvas.weight, canvas.value(fill=1 - 2j)))
+    assert (results[0][1] == 1 - 2j).any()
+    for other in results[1:]:
+        for one, same in zip(results[0], other, strict=True):
+            assert torch.equal(one, same)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("channels", [1, 3, 40])
+def test_the_mean_is_that_of_torch(dtype, channels):
+    """To the bit, with holes, over the sum or beside it."""
+    tiles, positions = random_tiles(11, channels=channels, dtype=dtype), random_positions(11, spread=30.0)
+    fill = 1 - 2j if dtype.is_complex else 7.0
+    fast = place(tiles, positions, fill=fill, backend="numba")
+    slow = Canvas(fast.plan, channels=channels, dtype=dtype, fill=fill, backend="torch")
+    slow._sum, slow._weight = fast._sum, fast._weight
+    mean = slow.value()
+    assert (fast.coverage == 0).any()
+    assert torch.equal(fast.value(), mean)
+    assert torch.equal(fast.value(consume=True), mean)

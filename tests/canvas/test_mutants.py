@@ -1,4 +1,7 @@
-"""The tests of stitching are themselves tested: every planted fault makes one of them fail."""
+"""The tests of stitching are themselves tested: planted faults make them fail."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -6,9 +9,13 @@ from tools import mutate_stitch
 
 
 @pytest.mark.slow
-def test_every_planted_fault_is_seen():
-    assert len(mutate_stitch.FAULTS) >= 30
-    assert mutate_stitch.main([]) == 0
+def test_planted_faults_are_seen():
+    """Every eighth; `python tools/mutate_stitch.py` plants all, which takes minutes."""
+    assert len(mutate_stitch.FAULTS) >= 48
+    names = [fault.name for fault in mutate_stitch.FAULTS[::8]]
+    program = mutate_stitch.ROOT / "tools" / "mutate_stitch.py"
+    done = subprocess.run([sys.executable, program, *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_fault_still_fits_the_code():

@@ -7,11 +7,13 @@ import pytest
 import torch
 import zarr
 
-from patchatlas.canvas.outofcore import FORMAT, place_to_zarr
+from patchatlas.canvas.outofcore import place_to_zarr
 from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan
+from patchatlas.canvas.store import FORMAT, open_zarr
 from patchatlas.canvas.windows import hann
-from patchatlas.errors import InputError, ResourceError, ShapeError
+from patchatlas.errors import FormatError, InputError, ResourceError, ShapeError, StampError
+from patchatlas.stamp import Stamp
 from tests.canvas.scans import generator, random_positions, random_tiles
 
 
@@ -116,6 +118,49 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"c\.zarr exists; remove it"):
         placed(tmp_path / "c.zarr", tiles, positions)
     assert list((tmp_path / "c.zarr").iterdir()) == []
+
+
+def test_the_stamp_is_what_changes_the_numbers(tmp_path):
+    tiles, positions = random_tiles(6), random_positions(6)
+    given = Stamp((("scan_sha256", "abc"),))
+    plan, *_ = placed(tmp_path / "a.zarr", tiles, positions, stamp=given)
+    group, found_plan, stamp = open_zarr(tmp_path / "a.zarr")
+    assert found_plan == plan
+    assert group["value"].shape == (2, *plan.size)
+    assert dict(stamp.facts)["scan_sha256"] == "abc"
+    assert dict(stamp.facts)["canvas_origin"] == plan.origin
+    assert open_zarr(tmp_path / "a.zarr", expect=stamp)[2] == stamp
+
+    changed = {
+        "interpolation": {"interpolation": "nearest", "plan": plan},
+        "fill": {"fill": 1.0},
+        "tile_window_sha256": {"window": hann((5, 7))},
+        "tile_weights_sha256": {"weights": torch.ones(5)},
+        "scan_sha256": {"stamp": Stamp((("scan_sha256", "abd"),))},
+    }
+    for fact, options in changed.items():
+        placed(tmp_path / f"{fact}.zarr", tiles, positions, **{"stamp": given, **options})
+        with pytest.raises(StampError, match=rf"\({fact}: [^;]*\)"):
+            open_zarr(tmp_path / f"{fact}.zarr", expect=stamp)
+    placed(tmp_path / "memory.zarr", tiles, positions, stamp=given, memory=10_000, backend="torch")
+    assert open_zarr(tmp_path / "memory.zarr", expect=stamp)
+
+
+def test_other_groups_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no folder"):
+        open_zarr(tmp_path / "c.zarr")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="no zarr group"):
+        open_zarr(tmp_path / "empty")
+    placed(tmp_path / "c.zarr", random_tiles(7), random_positions(7))
+    group = zarr.open_group(tmp_path / "c.zarr")
+    group.attrs["version"] = 2
+    with pytest.raises(FormatError, match=r"patchatlas\.canvas version 2; this program reads"):
+        open_zarr(tmp_path / "c.zarr")
+    group.attrs["version"] = 1
+    group.attrs["stamp"] = {**group.attrs["stamp"], "digest": "0"}
+    with pytest.raises(FormatError, match="changed by hand"):
+        open_zarr(tmp_path / "c.zarr")
 
 
 LARGE = """

@@ -69,16 +69,16 @@ def test_polynomials_keep_their_place(position, kernel):
         assert moment == pytest.approx(0.0**power, abs=1e-12)
 
 
-@pytest.mark.parametrize("frequency", [0.01, 0.1, 0.2, 0.3, 0.375])
+@pytest.mark.parametrize("frequency", [0.01, 0.1, 0.2, 0.3, 0.35])
 def test_fourier_is_the_phase_ramp(frequency):
-    """A wave is moved by the position and changed by nothing else, up to 3/4 of the Nyquist frequency."""
+    """A wave is moved by the position and changed by nothing else, up to 0.7 of the Nyquist frequency."""
     positions = torch.linspace(0, 1, 33, dtype=torch.float64)[1:-1, None]
     taps = find_taps(positions, "fourier", torch.float64)
     (weights,) = taps.weights
-    at = taps.start + torch.arange(weights.shape[1])
+    at = taps.start + torch.arange(weights.shape[1], dtype=torch.float64)
     moved = (weights * torch.exp(2j * math.pi * frequency * at)).sum(dim=1)
     wanted = torch.exp(2j * math.pi * frequency * positions[:, 0])
-    torch.testing.assert_close(moved, wanted, rtol=0, atol=3e-6)
+    torch.testing.assert_close(moved, wanted, rtol=0, atol=1.5e-7)
 
 
 def test_cubic_and_fourier_are_smooth_across_whole_pixels():

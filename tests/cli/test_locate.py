@@ -146,6 +146,18 @@ def test_several_sources_vote_and_the_wrong_one_is_named(folder: Path, capsys: p
     assert line.endswith("left out")
 
 
+def test_the_largest_picture_is_an_option(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = 72 * 96
+    asked = ["locate", "out.jpg", "target.png", UUID, "source.png", *SIFT]
+    assert main([*asked, "--max-pixels", str(pixels - 1)]) == 4
+    assert (
+        f"allowed are {pixels - 1}; scale it down first, or raise max_pixels (--max-pixels)" in capsys.readouterr().err
+    )
+    assert not (folder / "out.jpg").exists()
+    assert main([*asked, "--max-pixels", str(pixels)]) == 0
+    assert main([*asked, "--max-pixels", "0"]) == 2
+
+
 def test_outputs_are_replaced(folder: Path) -> None:
     (folder / "out.jpg").write_text("old")
     (folder / "out.json").write_text("old")
@@ -182,7 +194,7 @@ AT = [*SIFT, "--json", "out.json"]
 BAD: dict[str, tuple[Callable[[], None], tuple[str, ...], list[str], int, str]] = {
     "no target": (nothing, ("out.jpg", "no.png", UUID, "source.png"), AT, 4, "no picture file no.png"),
     "no source": (nothing, ("out.jpg", "target.png", UUID, "no.png"), AT, 4, "no picture file no.png"),
-    "target cut short": (cut_short("target.png"), GOOD, AT, 4, "target.png is damaged or cut short"),
+    "target cut short": (cut_short("target.png"), GOOD, AT, 4, "target.png is cut short"),
     "source is text": (set_text("source.png", "text"), GOOD, AT, 4, "source.png is no picture"),
     "no mark file": (lambda: Path("source.png.json").unlink(), GOOD, AT, 4, "source.png.json has no marks"),
     "mark file is no JSON": (set_text("source.png.json", "[{"), GOOD, AT, 4, "source.png.json is not JSON"),

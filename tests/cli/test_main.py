@@ -22,10 +22,18 @@ def test_overview_and_version(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"patchatlas {__version__}"
 
 
+def test_help_of_a_group_lists_its_commands(capsys):
+    assert cli.main(["stitch", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "stitch refine" in out
+    assert "locate" not in out
+    assert cli.main(["nothing", "--help"]) == 2
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["lokate"], "there is no command 'lokate'; commands are: demo, locate"),
+        (["lokate"], "there is no command 'lokate'; commands are: demo, features build,"),
         (["weights"], "`patchatlas weights` needs one of: list, check, convert"),
         (["weights", "chek"], "needs not 'chek', one of: list, check, convert"),
     ],

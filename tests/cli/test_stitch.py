@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchatlas.canvas.store import open_zarr
 from patchatlas.cli.main import main
 from patchatlas.io.images import read_image
 from patchatlas.io.scans.read import read_scan
@@ -65,6 +66,7 @@ def test_run_writes_arrays_pictures_and_report(scans, tmp_path, capsys):
     assert {name: array.shape for name, array in arrays.items()} == {
         "object": size,
         "coverage": size,
+        "covered": size,
         "residual": size,
         "positions": (60, 2),
     }
@@ -91,6 +93,86 @@ def test_run_writes_arrays_pictures_and_report(scans, tmp_path, capsys):
     assert lines[2]["unique_rows"] == 60
 
 
+def test_a_single_tile_and_tiles_apart(tmp_path, capsys):
+    tiles = np.exp(1j * np.random.default_rng(0).random((3, 16, 16))).astype(np.complex64)
+    for count, words in ((1, "1 tile, so nothing tells"), (3, "no two of which overlap")):
+        x = 40.3 * np.arange(count)
+        np.savez(tmp_path / "scan.npz", xcoords=x, ycoords=x, Y=tiles[:count])
+        assert run("run", tmp_path / "scan.npz", "--output", tmp_path / "out") == 0
+        out, err = capsys.readouterr()
+        assert words in out
+        assert err == ""
+
+
+class TestZarr:
+    def test_the_canvas_on_disk_is_the_one_in_memory(self, scans, tmp_path, capsys):
+        np.save(tmp_path / "tiles.npy", read_scan(scans / "train.npz").tiles)
+        args = [scans / "train.npz", "--tiles", tmp_path / "tiles.npy", "--window", "hann", "--output"]
+        assert run("run", *args, tmp_path / "memory") == 0
+        capsys.readouterr()
+        trace = tmp_path / "trace.jsonl"
+        options = ["--zarr", "--memory", "1", "--trace", trace, "--format", "json"]
+        assert run("run", *args, tmp_path / "disk", *options) == 0
+        printed = told(capsys)
+        arrays, kept = read_stitch(tmp_path / "memory")
+        held, report = read_stitch(tmp_path / "disk")
+        assert {**report, "output": str(tmp_path / "disk")} == {
+            "format": "patchatlas.stitch",
+            "version": 1,
+            **printed,
+        }
+        group, plan, stamp = open_zarr(tmp_path / "disk" / report["zarr"])
+        np.testing.assert_allclose(group["value"][0], arrays["object"], atol=1e-6)
+        np.testing.assert_allclose(group["coverage"][:], arrays["coverage"], rtol=1e-5, atol=1e-6)
+        assert report["stamp"] == kept["stamp"]
+        assert json.loads(stamp.to_json()).items() >= report["stamp"]["facts"].items()
+        assert list(plan.origin) == report["canvas"]["origin_xy"][::-1]
+        assert report["canvas"] == kept["canvas"]
+        assert report["coverage"] == pytest.approx(kept["coverage"])
+        assert report["diagnosis"]["verdict"] == "ok"
+        assert report["diagnosis"]["picture"]["agreement"] > 0.999
+        assert report["diagnosis"]["box"]["lit"] == kept["diagnosis"]["box"]["lit"]
+        np.testing.assert_array_equal(held["positions"], arrays["positions"])
+        assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == [
+            "canvas.zarr",
+            "orientation.png",
+            "overview.png",
+            "positions.npy",
+            "report.json",
+        ]
+        assert [line["stage"] for line in read_trace(trace)][-2:] == ["coverage, reduced", "canvas, reduced"]
+
+    def test_a_wrong_sign_is_seen_and_leaves_nothing_when_it_is_an_error(self, scans, tmp_path, capsys):
+        wrong = [scans / "train.npz", "--zarr", "--sign", "minus-x", "--output", tmp_path / "out"]
+        assert run("run", *wrong, "--diagnose", "error") == 4
+        out, _ = capsys.readouterr()
+        assert "mirrored:" in out
+        assert "nothing was written" in out
+        assert list(tmp_path.iterdir()) == []
+        assert run("run", *wrong) == 0
+        assert "mirrored" in capsys.readouterr().err
+        assert run("run", *wrong[:2], "--output", tmp_path / "out", "--diagnose", "off") == 0
+        assert read_stitch(tmp_path / "out")[1]["diagnosis"] is None
+
+    @pytest.mark.parametrize("options", [["--hdf5"], ["--compat", "ptychopinn"]])
+    def test_what_needs_the_whole_canvas_is_refused(self, scans, tmp_path, capsys, options):
+        assert run("run", scans / "test.npz", "--output", tmp_path / "out", "--zarr", *options) == 2
+        assert "--zarr goes with neither" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_backends_agree_and_what_they_cannot_do_is_refused(scans, tmp_path, capsys, backend):
+    args = [scans / "test.npz", "--output", tmp_path / "out", "--backend", backend]
+    assert run("run", *args) == 0
+    assert run("run", scans / "test.npz", "--output", tmp_path / "auto") == 0
+    made, auto = (read_stitch(tmp_path / name)[0]["object"] for name in ("out", "auto"))
+    np.testing.assert_allclose(made, auto, atol=1e-5)
+    assert run("run", *args, "--interp", "cubic") == (2 if backend == "numba" else 0)
+    assert run("run", *args, "--compat", "ptychopinn") == 2
+    assert "leave --backend out" in capsys.readouterr().err
+
+
 def test_run_repeats_its_bytes_and_replaces_a_former_result(scans, tmp_path):
     out = tmp_path / "out"
     assert run("run", scans / "test.npz", "--output", out) == 0
@@ -107,6 +189,7 @@ def test_run_repeats_its_bytes_and_replaces_a_former_result(scans, tmp_path):
         ["--interp", "cubic", "--window", "gaussian"],
         ["--interp", "nearest", "--window", "probe"],
         ["--interp", "fourier", "--window", "hann"],
+        ["--interp", "fourier"],
         ["--compat", "ptychopinn", "--crop", "16"],
     ],
 )
@@ -120,6 +203,8 @@ def test_ways_to_run(scans, tmp_path, options):
     assert abs(np.corrcoef(arrays["object"][lit], known[lit])[0, 1]) > 0.9
     facts = report["stamp"]["facts"]
     assert facts["interpolation"] == {"bilinear": "linear"}.get(options[1], options[1]).replace("ptychopinn", "linear")
+    windows = {"linear": "uniform", "fourier": "hann3"}
+    assert facts["window"] == (options[3] if "--window" in options else windows[facts["interpolation"]])
     assert facts["compat"] == ("ptychopinn" if "--compat" in options else "none")
 
 
@@ -251,6 +336,81 @@ class TestDiagnose:
         assert run("diagnose", scans / "train.npz", "--report", tmp_path / "no" / "r.json") == 4
 
 
+class TestRootCauses:
+    """What went wrong in PtychoPINN, each planted in files and told from them by `diagnose`."""
+
+    @pytest.fixture
+    def healthy(self, tmp_path):
+        folder = tmp_path / "causes"
+        options = ["--positions", 144, "--test-positions", 0, "--tile", 32, "--object", 150, "--path", "raster"]
+        assert run("simulate", folder, *options) == 0
+        assert run("run", folder / "train.npz", "--output", folder / "out") == 0
+        return folder
+
+    def told(self, healthy, capsys, *, scan=None, picture=None, origin=None, coverage=False):
+        with np.load(healthy / "train.npz") as held:
+            arrays = dict(held)
+        if scan is not None:
+            np.savez(healthy / "planted.npz", **(arrays | scan(arrays)))
+        args = [healthy / ("train.npz" if scan is None else "planted.npz"), "--format", "json"]
+        if picture is not None:
+            np.save(healthy / "picture.npy", picture.astype(np.complex64))
+            args += ["--stitched", healthy / "picture.npy"]
+        if origin is not None:
+            args += ["--origin", *origin]
+        if coverage:
+            args += ["--coverage", healthy / "out" / "coverage.npy"]
+        capsys.readouterr()
+        code = run("diagnose", *args)
+        verdict = told(capsys)["verdict"]
+        assert code == (0 if verdict == "ok" else 4)
+        return verdict
+
+    def test_each_by_its_name(self, healthy, capsys):
+        arrays, report = read_stitch(healthy / "out")
+        origin, right = report["canvas"]["origin_xy"], arrays["object"]
+        tiles = read_scan(healthy / "train.npz").tiles
+        h, w = right.shape
+        one = np.zeros_like(right)
+        x, y = (round(v) for v in arrays["positions"][0] - origin)
+        one[y : y + 32, x : x + 32] = tiles[0][: h - y, : w - x]
+        middle = np.zeros((32, 32))
+        middle[8:24, 8:24] = 1
+        np.save(healthy / "middle.npy", middle)
+        counted = ["--window", healthy / "middle.npy", "--diagnose", "off"]
+        assert run("run", healthy / "train.npz", "--output", healthy / "middle", *counted) == 0
+        count = read_stitch(healthy / "middle")[0]["coverage"]
+        few = np.arange(144) % 36
+        last = arrays["positions"][100:].mean(axis=0) - arrays["positions"].mean(axis=0)
+        side_by_side = tiles.reshape(12, 12, 32, 32).transpose(0, 2, 1, 3).reshape(384, 384)
+        found = {
+            "none": self.told(healthy, capsys, picture=right, origin=origin, coverage=True),
+            "1 first of a stack that was never summed": self.told(healthy, capsys, picture=one, origin=origin),
+            "2 error swallowed into a mean": self.told(healthy, capsys, picture=tiles.mean(axis=0)),
+            "3 offsets recycled": self.told(
+                healthy, capsys, scan=lambda a: {"xcoords": a["xcoords"][few], "ycoords": a["ycoords"][few]}
+            ),
+            "4 tiles laid side by side": self.told(healthy, capsys, picture=side_by_side),
+            "5 sign": self.told(healthy, capsys, scan=lambda a: {"xcoords": -a["xcoords"], "ycoords": -a["ycoords"]}),
+            "6 axes": self.told(healthy, capsys, scan=lambda a: {"xcoords": a["ycoords"], "ycoords": a["xcoords"]}),
+            "7 whole sum over a central count": self.told(
+                healthy, capsys, picture=right * arrays["coverage"] / (count + 0.001), origin=origin, coverage=True
+            ),
+            "8 centre of the last file": self.told(healthy, capsys, picture=right, origin=origin + last),
+        }
+        assert found == {
+            "none": "ok",
+            "1 first of a stack that was never summed": "one_tile",
+            "2 error swallowed into a mean": "averaged",
+            "3 offsets recycled": "recycled",
+            "4 tiles laid side by side": "tiled",
+            "5 sign": "mirrored",
+            "6 axes": "transposed",
+            "7 whole sum over a central count": "blown_up",
+            "8 centre of the last file": "displaced",
+        }
+
+
 class TestBbox:
     @pytest.fixture
     def result(self, scans, tmp_path):
@@ -314,6 +474,13 @@ class TestRefine:
             apart = found["stored"] - known  # in the scan's own terms: centres
             assert np.sqrt(np.mean((apart - apart.mean(axis=0)) ** 2)) < 0.05
             np.testing.assert_allclose(found["x"] + 16, found["stored"][:, 0])
+
+    def test_tiles_that_agree_only_in_part_are_said(self, scans, tmp_path, capsys):
+        tiles = read_scan(scans / "train.npz").tiles
+        noise = np.random.default_rng(0).standard_normal((*tiles.shape, 2)) @ [1, 1j]
+        np.save(tmp_path / "noisy.npy", (tiles + noise).astype(np.complex64))
+        run("refine", scans / "train.npz", tmp_path / "r.npz", "--tiles", tmp_path / "noisy.npy")
+        assert "still agree only in part" in capsys.readouterr().out
 
     def test_held_tiles_are_exit_3(self, scans, tmp_path, capsys):
         assert run("refine", scans / "train.npz", tmp_path / "r.npz", "--limit", "0.5") == 3

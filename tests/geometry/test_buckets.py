@@ -82,6 +82,25 @@ def test_nearest_bucket_is_mirror_symmetric():
 
 
 @given(h=st.integers(64, 9000), w=st.integers(64, 9000))
+def test_the_linear_rule_compares_widths_over_heights(h, w):
+    chosen = nearest_bucket((h, w), rule="linear")
+    distance = [abs(b[1] / b[0] - w / h) for b in MEGAPIXEL_BUCKETS]
+    assert distance[MEGAPIXEL_BUCKETS.index(chosen)] <= min(distance) + 1e-12
+
+
+def test_rules_differ_and_the_first_of_equals_wins():
+    assert nearest_bucket((600, 500), rule="log") == (1024, 1024)
+    assert nearest_bucket((600, 500), rule="linear") == (1216, 832)
+    assert nearest_bucket((1, 1), ((1, 2), (2, 1))) == (1, 2)
+    assert nearest_bucket((1, 1), ((2, 1), (1, 2))) == (2, 1)
+    assert nearest_bucket((4, 5), ((2, 2), (2, 3)), rule="linear") == (2, 2)
+    assert nearest_bucket((4, 5), ((2, 3), (2, 2)), rule="linear") == (2, 3)
+    for rule in ("log", "linear"):
+        with pytest.raises(ShapeError, match="the bucket table is empty"):
+            nearest_bucket((3, 4), (), rule=rule)
+
+
+@given(h=st.integers(64, 9000), w=st.integers(64, 9000))
 def test_nearest_bucket_equals_the_log_rule(h, w):
     chosen = nearest_bucket((h, w))
     distance = [abs(math.log(w / h) - math.log(b[1] / b[0])) for b in MEGAPIXEL_BUCKETS]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.frame import Frame
-from patchatlas.geometry.sampling import resample, sample
+from patchatlas.geometry.sampling import resample, resample_picture, sample
 
 
 def ramp(*size: int) -> torch.Tensor:
@@ -124,6 +124,42 @@ def test_a_resize_of_a_photograph_stays_near_pillow():
     assert float((ours.permute(1, 2, 0) - torch.from_numpy(pillow)).abs().max()) <= 2.0
 
 
+pictured = Frame.whole((60, 90))
+
+
+@pytest.mark.parametrize("fill", ["edge", (0.25, 0.5, 1.0)], ids=["edge", "colour"])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pictured,
+        pictured.crop((7, -3), (30, 40)),
+        pictured.resize((13, 9)),
+        pictured.resize((150, 95)).crop((Fraction(1, 3), 2), (140, 90)),
+        pictured.resize((23, 90)).pad((2, 3), (1, 7)),
+        pictured.resize((60, 31)).flip(0),
+        Frame.from_exif((60, 90), 6).resize((40, 30)),
+        Frame.from_exif((60, 90), 7).crop((3, 4), (30, 30)),
+    ],
+    ids=lambda f: f"{f.size}-{f.axes}",
+)
+def test_a_picture_of_bytes_is_drawn_as_its_floats_are(frame, fill):
+    picture = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    expected = resample(torch.from_numpy(picture).permute(2, 0, 1).float() / 255, frame, fill=fill)
+    given = picture.copy()
+    drawn = resample_picture(given, frame, fill=fill)
+    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-6)
+    assert drawn.is_contiguous()
+    assert (given == picture).all()
+
+
+def test_float64_stays_float64():
+    frame = Frame.whole((1, 9)).resize((1, 7))
+    pixels = torch.rand(1, 1, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = slowly(pixels[0, 0].numpy(), 7, float(frame.scale[1]), float(frame.shift[1]))
+    resample(pixels.float(), frame)
+    np.testing.assert_allclose(resample(pixels, frame)[0, 0].numpy(), expected, rtol=0, atol=1e-12)
+
+
 def test_whole_pixel_moves_copy():
     pixels = torch.arange(12.0).reshape(1, 3, 4)
     frame = Frame.whole((3, 4)).flip(1).crop((1, -1), (2, 3))
@@ -168,5 +204,9 @@ def test_refusals():
         resample(torch.zeros(3, 4, 5), Frame.whole((5, 4)))
     with pytest.raises(ShapeError, match="fill needs 3"):
         resample(torch.zeros(3, 4, 5), Frame.whole((4, 5)), fill=(0.0,))
+    with pytest.raises(ShapeError, match="was made from"):
+        resample_picture(np.zeros((4, 5, 3), np.uint8), Frame.whole((5, 4)))
+    with pytest.raises(ShapeError, match="fill needs 3"):
+        resample_picture(np.zeros((4, 5, 3), np.uint8), Frame.whole((4, 5)), fill=(0.0,))
     with pytest.raises(ShapeError, match="2 coordinates"):
         sample(torch.zeros(3, 4, 5, 6), torch.zeros(1, 2))

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from pathlib import Path
@@ -16,7 +18,8 @@ from PIL import Image, ImageCms
 from patchatlas.errors import FormatError, InputError, UsageError
 from patchatlas.geometry.frame import Frame
 from patchatlas.io import images
-from patchatlas.io.images import read_image, read_picture, write_image
+from patchatlas.io.images import read_header, read_image, read_picture, write_image
+from patchatlas.io.reasons import PictureError
 
 # Where row 0 and column 0 of the stored raster appear when the picture is upright (EXIF 2.32, tag 0x0112).
 ROW0_COLUMN0 = {
@@ -268,7 +271,6 @@ def noise() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of metadata cut short
 @pytest.mark.parametrize("name", [*SAVE, "a.bmp", "a.ppm"])
 def test_a_file_cut_short_is_refused(name, noise, tmp_path):
     path = tmp_path / name
@@ -280,7 +282,6 @@ def test_a_file_cut_short_is_refused(name, noise, tmp_path):
             read_image(path)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata
 @pytest.mark.parametrize("name", [*SAVE, "a.bmp", "a.ppm"])
 def test_damaged_bytes_give_a_picture_or_our_error(name, noise, tmp_path):
     path = tmp_path / name
@@ -304,6 +305,127 @@ def test_a_picture_above_the_limit_is_refused_before_it_is_decoded(tmp_path, upr
     assert read_image(tmp_path / "a.png", max_pixels=32 * 48).shape == (32, 48, 3)
     with pytest.raises(FormatError, match=r"48 x 32 = 1536 pixels, allowed are 1535; .* max_pixels"):
         read_image(tmp_path / "a.png", max_pixels=1535)
+
+
+def test_a_header_says_what_reading_finds(upright, tmp_path):
+    for name, options in SAVE.items():
+        for orientation in (1, 6):
+            path = tmp_path / name
+            Image.fromarray(as_stored(upright, orientation)).save(path, exif=exif(orientation), **options)
+            header, picture = read_header(path), read_picture(path)
+            assert header.frame == picture.frame
+            assert header.size_hw == picture.size_hw == (32, 48)
+            assert header.orientation == picture.orientation == orientation
+            assert header.sha256 == picture.sha256
+
+
+def test_a_header_is_read_without_the_pixels(tmp_path, monkeypatch, upright):
+    write_image(tmp_path / "a.png", upright)
+
+    def never(*_args):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", never)
+    assert read_header(tmp_path / "a.png").size_hw == (32, 48)
+    with pytest.raises(AssertionError, match="decoded"):
+        read_picture(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="too large") as refused:
+        read_header(tmp_path / "a.png", max_pixels=1535)
+    assert refused.value.reason == "too_large"
+
+
+@pytest.mark.parametrize("kind", ["eXIf", "XMP"])
+def test_metadata_after_the_pixels_of_a_png(kind, upright, tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(as_stored(upright, 6)).save(content, "PNG")
+    xmp = b'XML:com.adobe.xmp\0\0\0\0\0<rdf:Description tiff:Orientation="6"/>'
+    late = chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0")) if kind == "eXIf" else chunk(b"iTXt", xmp)
+    end = content.getvalue().index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content.getvalue()[:end] + late + content.getvalue()[end:])
+    header, picture = read_header(tmp_path / "a.png"), read_picture(tmp_path / "a.png")
+    assert header.orientation == picture.orientation == (6 if kind == "eXIf" else 1)
+    assert picture.pixels.shape == ((32, 48, 3) if kind == "eXIf" else (48, 32, 3))
+
+
+@pytest.mark.parametrize(
+    ("at_least_hw", "size_hw", "divisor"),
+    [
+        ((301, 403), (301, 403), 1),
+        ((151, 201), (301, 403), 1),
+        ((150, 201), (151, 202), 2),
+        ((75, 100), (76, 101), 4),
+        ((37, 50), (38, 51), 8),
+        ((1, 1), (38, 51), 8),
+        ((900, 900), (301, 403), 1),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
+def test_a_jpeg_may_be_read_smaller_and_its_frame_says_so(at_least_hw, size_hw, divisor, orientation, tmp_path):
+    smooth = np.add.outer(np.arange(301) * 0.4, np.arange(403) * 0.3).astype(np.uint8)
+    whole = np.stack([smooth, smooth, smooth], axis=2)
+    Image.fromarray(as_stored(whole, orientation)).save(tmp_path / "a.jpg", exif=exif(orientation), quality=100)
+    picture = read_picture(tmp_path / "a.jpg", at_least_hw=at_least_hw)
+    assert picture.size_hw == size_hw
+    # Each pixel shows divisor x divisor pixels of the whole, exactly; the last ones reach beyond it.
+    upright = Frame.from_exif(picture.frame.source_size, orientation)
+    assert upright.size == (301, 403)
+    corner = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
+    on_whole = upright.from_source(picture.frame.to_source(corner))
+    surplus = [n * divisor - full for n, full in zip(size_hw, (301, 403), strict=True)]
+    # The surplus is at the end of the stored raster, which some orientations turn to the beginning.
+    shift = {1: (0, 0), 3: surplus, 5: (0, 0), 6: (0, surplus[1])}[orientation]
+    assert torch.equal(on_whole, corner * divisor - torch.tensor(shift[::-1], dtype=torch.float64))
+    block = picture.pixels[10, 20].astype(float)
+    r, c = 10 * divisor - shift[0], 20 * divisor - shift[1]
+    np.testing.assert_allclose(block, whole[r : r + divisor, c : c + divisor].mean((0, 1)), atol=1.5)
+
+
+def test_only_jpegs_are_read_smaller(upright, tmp_path):
+    write_image(tmp_path / "a.png", upright)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png", at_least_hw=(4, 4)).pixels, upright)
+
+
+def test_nothing_is_printed_whatever_pillow_warns_of(tmp_path):
+    """In a process of its own, where warnings are printed and nothing is logged, as for a user."""
+    (tmp_path / "warned.png").write_bytes(png(10_000, 10_000, 8, 0, b"\0"))
+    tiff = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(tiff, "TIFF", compression="tiff_lzw")
+    (tmp_path / "damaged.tif").write_bytes(tiff.getvalue()[:9] + b"\xff" * 40 + tiff.getvalue()[49:])
+    jpeg = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(jpeg, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\1" * 30)
+    (tmp_path / "exif.jpg").write_bytes(jpeg.getvalue())
+    code = """
+import sys, threading, warnings
+from pathlib import Path
+from PIL import Image
+from patchatlas.io.images import read_picture
+from patchatlas.io.rasters import read_raster
+from patchatlas.io.reasons import PictureError
+from patchatlas.errors import FormatError
+filters = list(warnings.filters)
+def read(path):
+    try:
+        read_picture(path)
+    except PictureError as error:
+        sys.stdout.write(error.reason + "\\n")
+paths = sorted(Path(sys.argv[1]).iterdir()) * 5
+threads = [threading.Thread(target=read, args=(path,)) for path in paths]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert warnings.filters == filters
+try:
+    read_raster(sys.argv[1] + "/warned.png")
+except FormatError as error:
+    assert "10000 x 10000" in str(error)
+try:
+    Image.open(sys.argv[1] + "/warned.png")
+except OSError:
+    pass
+"""
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert sorted(ran.stdout.split()) == ["damaged"] * 5 + ["too_large"] * 5
+    # Other readers of the process are warned as before.
+    assert ran.stderr.count("Warning") == ran.stderr.count("DecompressionBombWarning") == 1
 
 
 @pytest.mark.parametrize("size", [(10_000, 10_000), (60_000, 60_000)], ids=["warned of", "refused by Pillow"])

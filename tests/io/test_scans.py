@@ -332,6 +332,7 @@ class TestTables:
         [
             ("sx,sy\n1,2\n3\n", FormatError, "line 3: 1 fields, where 2 are expected"),
             ("sx,sy\n1,2\n3,x\n", FormatError, "line 3: could not convert"),
+            ("sx;sy\n1,5;2,5\n", FormatError, "line 2 has commas and semicolons; write decimals with a point"),
             ("sx,sy\n", FormatError, "no positions"),
             ("", FormatError, "is empty"),
             ("# nothing\n", FormatError, "no rows"),
@@ -375,6 +376,17 @@ class TestBadInput:
         np.savez(tmp_path / "a.npz", xcoords=X[:0], ycoords=Y[:0])
         with pytest.raises(FormatError, match="the scan is empty"):
             read_scan(tmp_path / "a.npz")
+
+    @pytest.mark.parametrize(("bad", "kind"), [(np.array(["a", "b", "c"]), "<U1"), (X + 1j, "complex128")])
+    def test_positions_that_are_no_real_numbers(self, tmp_path, bad, kind):
+        np.savez(tmp_path / "p.npz", xcoords=bad, ycoords=Y)
+        np.savez(tmp_path / "t.npz", scan=np.stack([bad, bad], axis=1), probe=np.ones((8, 8)))
+        np.savez(tmp_path / "d.npz", probe_position_x_m=bad, probe_position_y_m=bad)
+        for name in "ptd":
+            with pytest.raises(FormatError, match=f"must be real numbers, and is {kind}"):
+                read_scan(tmp_path / f"{name}.npz")
+        with pytest.raises(FormatError, match="must be real numbers"):
+            read_scan(tmp_path / "p.npz", Declared(columns=("xcoords", "ycoords")))
 
     def test_file_that_is_not_there(self, tmp_path):
         with pytest.raises(InputError, match="there is no file"):
@@ -437,6 +449,32 @@ class TestTiles:
             read, digest = read_tiles(tmp_path / name)
             np.testing.assert_array_equal(read, self.tiles[:, None])
             assert digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+
+    def test_numbers_in_one_piece_stay_in_the_file(self, tmp_path):
+        tiles = np.arange(3 * 4 * 5, dtype=np.complex64).reshape(3, 4, 5)
+        np.save(tmp_path / "a.npy", tiles)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["tiles"] = tiles
+        with h5py.File(tmp_path / "packed.h5", "w") as file:
+            file.create_dataset("tiles", data=tiles, compression="gzip")
+        with h5py.File(tmp_path / "turned.h5", "w") as file:
+            file["tiles"] = tiles.real.astype(">f4")
+        with h5py.File(tmp_path / "headed.h5", "w", userblock_size=512) as file:
+            file["tiles"] = tiles
+        for name, mapped in (("a.npy", True), ("a.h5", True), ("packed.h5", False), ("turned.h5", False)):
+            found, _ = read_tiles(tmp_path / name)
+            assert isinstance(found.base, np.memmap) == mapped
+            np.testing.assert_array_equal(found[:, 0], tiles)
+        np.testing.assert_array_equal(read_tiles(tmp_path / "headed.h5")[0][:, 0], tiles)
+        found, _ = read_tiles(tmp_path / "a.npy")
+        found[:] = 0  # in memory only
+        np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), tiles)
+
+    def test_a_cut_npy_is_refused(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.ones((3, 4, 5)))
+        (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-8])
+        with pytest.raises(FormatError, match="cut short"):
+            read_tiles(tmp_path / "a.npy")
 
     def test_several_that_could_be_meant(self, tmp_path):
         np.savez(tmp_path / "a.npz", one=self.tiles, two=2 * self.tiles)

@@ -80,6 +80,19 @@ def test_other_ways_of_placing_are_ok(healthy):
         assert report.ok, (options, report.sentence)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "fourier"])
+@pytest.mark.parametrize("window", [hann, gaussian])
+@pytest.mark.parametrize("path", ["random", "single"])
+def test_a_picture_is_compared_with_tiles_placed_as_it_was(path, window, interpolation):
+    positions = scan(path, count=COUNT)
+    tiles = cut(make_object(160), positions, SIDE)
+    weights = window((SIDE, SIDE))
+    made = place(tiles, positions, window=weights, interpolation=interpolation)
+    report = diagnose(tiles, positions, Picture.of(made, window=weights))
+    assert report.ok, report.sentence
+    assert report.picture.agreement > 0.9999
+
+
 def test_noise_and_other_precision_are_ok(healthy):
     tiles, positions, _ = healthy
     noisy = (tiles + 0.15 * torch.randn(tiles.shape, generator=seed(), dtype=tiles.dtype)).to(torch.complex64)

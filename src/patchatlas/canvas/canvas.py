@@ -1,7 +1,6 @@
 """A canvas: the weighted sum of tiles placed at sub-pixel positions, and the sum of their weights.
 
-Axes: n tiles, c channels, *tile axes of a tile, ndim of them, *size axes of the canvas, array order. Inside, channels
-lie last and complex numbers are two reals, so that a row of a tile is one piece of memory.
+Axes: n tiles, c channels, *tile axes of a tile, ndim of them, *size axes of the canvas, array order.
 """
 
 import math
@@ -13,7 +12,9 @@ from torch import Tensor
 from patchatlas.canvas.blocks import add_blocks, sum_blocks
 from patchatlas.canvas.compiled import Backend, add_tiles, use_compiled
 from patchatlas.canvas.contract import check_tiles, check_weights, in_array_order
-from patchatlas.canvas.coverage import Even, WindowSum, count_tiles
+from patchatlas.canvas.coverage import Even, WindowSum, count_tiles, sum_of_shifted
+from patchatlas.canvas.mean import mean, write_mean
+from patchatlas.canvas.numbers import channels_last, for_every_number, to_numbers, to_values
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.spread import spread
 from patchatlas.canvas.taps import Interpolation, Taps, find_taps
@@ -23,14 +24,16 @@ Tiles = Float[Tensor, "n c *tile"] | Complex[Tensor, "n c *tile"]
 Values = Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
 Fill = int | float | complex
 
-# Bytes of tiles handled at a time: they should still be in the cache when they are added (1 to 4 MB measured best).
-CHUNK = 1 << 21
-
-_FEW_NUMBERS = 8
+# Bytes of tiles handled at a time where they are copied: they should still be in the cache when they are added.
+CHUNK = 1 << 20
 
 # Cubic and Fourier kernels are negative in places. Where positive and negative parts cancel to less than this part of
 # what they would add up to without signs, the quotient would blow up ringing and rounding: the pixel has no value.
 _LEAST_PART = 0.5
+
+# Fourier kernels also leave a trace of all of a shifted tile at its rim, some 1e-7 of it. Where the weight is below
+# this part of what these tiles count at their best, the trace would show: the pixel has no value.
+_LEAST_OF_BEST = 0.03
 
 
 class Canvas:
@@ -89,9 +92,12 @@ class Canvas:
                 f"a canvas of {plan.size} with {channels} channels of {dtype} does not fit into memory; are the "
                 "positions in pixels?"
             ) from error
-        self._weight = WindowSum(plan, interpolation, self._sum)
-        signed = interpolation in ("cubic", "fourier")
-        self._unsigned = WindowSum(plan, interpolation, self._sum, absolute=True) if signed else None
+        # The even sums and the mean can be compiled whatever the interpolation of the tiles.
+        self._compiled = use_compiled(backend, device=self._sum.device, interpolation="linear", differentiable=False)
+        self._weight = WindowSum(plan, interpolation, self._sum, compiled=self._compiled)
+        self._unsigned: WindowSum | None = None
+        if interpolation in ("cubic", "fourier"):
+            self._unsigned = WindowSum(plan, interpolation, self._sum, compiled=self._compiled, absolute=True)
         self._placed: list[Even] = []
         self._consumed = False
 
@@ -146,7 +152,7 @@ class Canvas:
             interpolation=self.interpolation,
             differentiable=differentiable or self._sum.requires_grad,
         )
-        even = Even(corners.detach(), None if weights is None else weights.detach().to(corners), size)
+        even = Even(corners.detach(), _greatest_weights(window, weights, corners), size)
         self._placed.append(even)
         if window is None and not differentiable:
             self._weight.add_even(even)
@@ -156,7 +162,7 @@ class Canvas:
         if compiled:
             self._add_compiled(tiles, taps, window, weights)
             return
-        every = None if window is None else self._every_number(window)
+        every = None if window is None else for_every_number(window, self._sum)
         tile_bytes = math.prod(size) * self._sum.shape[-1] * self._real.itemsize
         step = len(tiles) if differentiable else max(1, CHUNK // tile_bytes)
         for first in range(0, len(tiles), step):
@@ -194,11 +200,10 @@ class Canvas:
         """Pixels that have a value.
 
         All that tiles cover, except where the positive and negative parts of cubic and Fourier kernels cancel, which
-        happens at the rim of steep windows.
+        happens at the rim of steep windows; with Fourier kernels also except where tiles between pixels count for less
+        than 3 % of the greatest weight in their window.
         """
-        coverage = self.coverage
-        covered = coverage > 0
-        return covered if self._unsigned is None else covered & (coverage > _LEAST_PART * self._unsigned.total())
+        return self._trusted() > 0
 
     @property
     def counts(self) -> Int[Tensor, "*size"]:
@@ -222,7 +227,8 @@ class Canvas:
 
         Args:
             fill: instead of the canvas's own.
-            consume: write the mean over the sum, to save memory; the canvas then has no sum and takes no more tiles.
+            consume: write the mean over the sum, which saves the memory of one; the canvas then has no sum and takes no
+                more tiles. Where the sum requires gradients nothing is overwritten or saved.
 
         Raises:
             UsageError: a complex fill for real values, or a canvas that was consumed.
@@ -232,15 +238,24 @@ class Canvas:
         self._check_fill(fill)
         parts = [fill.real, fill.imag] if self._complex else [fill.real]
         filling = self._sum.new_tensor(parts * self.channels)
-        weight, covered = self.weight, self.covered
+        weight = self._trusted()
         if self._sum.requires_grad or weight.requires_grad:
-            return self._values(_mean(self._sum, weight, covered, filling))
+            return self._values(mean(self._sum, weight, filling))
         out = self._sum if consume else torch.empty_like(self._sum)
-        rows = max(1, CHUNK // (self._sum[0].numel() * self._real.itemsize))
-        for some in (slice(top, top + rows) for top in range(0, len(out), rows)):
-            out[some] = _mean(self._sum[some], weight[some], covered[some], filling)
+        write_mean(out, self._sum, weight, filling, compiled=self._compiled)
         self._consumed = consume
         return self._values(out)
+
+    def _trusted(self) -> Tensor:
+        """The weight, and 0 or less where there is no value."""
+        weight = self.weight
+        if self._unsigned is None:
+            return weight
+        trusted = (self.counts > 0) & (weight > _LEAST_PART * self._unsigned.total())
+        if self.interpolation == "fourier":
+            best = sum_of_shifted(self.plan, self._placed, self._real, compiled=self._compiled)
+            trusted &= weight > _LEAST_OF_BEST * best
+        return torch.where(trusted, weight, 0)
 
     def _add_compiled(self, tiles: Tensor, taps: Taps, window: Tensor | None, weights: Tensor | None) -> None:
         """Add tiles and their windows by compiled code."""
@@ -273,21 +288,12 @@ class Canvas:
             self._unsigned.add_windows(windows.detach(), corners.detach())
 
     def _numbers(self, tiles: Tensor) -> Tensor:
-        """Tiles (n, c, *tile) as reals (n, *tile, c or 2 c)."""
-        last = _channels_last(tiles.to(self._real.to_complex() if self._complex else self._real))
-        return torch.view_as_real(last.resolve_conj()).flatten(-2) if self._complex else last
-
-    def _every_number(self, window: Tensor) -> Tensor:
-        """A window as (1, *tile, numbers), written out where pixels have so few numbers that broadcasting is slow."""
-        count = self._sum.shape[-1]
-        every = window.to(self._sum)[None, ..., None].expand(1, *window.shape, count)
-        return every.contiguous() if count <= _FEW_NUMBERS else every
+        """Tiles (n, c, *tile) as reals (n, *tile, numbers) of the canvas's type."""
+        return to_numbers(channels_last(tiles.to(self._real.to_complex() if self._complex else self._real)))
 
     def _values(self, numbers: Tensor) -> Values:
-        """Reals (*size, c or 2 c) as (c, *size)."""
-        if self._complex:
-            numbers = torch.view_as_complex(numbers.unflatten(-1, (-1, 2)))
-        return numbers.movedim(-1, 0)
+        """Reals (*size, numbers) as (c, *size)."""
+        return to_values(numbers, is_complex=self._complex).movedim(-1, 0)
 
     def _check_fill(self, fill: Fill) -> None:
         if fill.imag and not self._complex:
@@ -298,21 +304,9 @@ class Canvas:
             raise UsageError("this canvas was consumed by value(consume=True); keep the values, or do not consume it")
 
 
-def _mean(total: Tensor, weight: Tensor, covered: Tensor, fill: Tensor) -> Tensor:
-    """Weighted mean (*size, numbers), the fill (numbers) where nothing is covered."""
-    mean = total / torch.where(covered, weight, 1)[..., None]
-    return torch.where(covered[..., None], mean, fill)
-
-
-def _channels_last(tiles: Tensor) -> Tensor:
-    """Tiles (n, c, *tile) as (n, *tile, c): several channels in memory order, except under autograd."""
-    last = tiles.movedim(1, -1)
-    if tiles.shape[1] == 1 or last.is_contiguous() or tiles.requires_grad:
-        return last
-    if tiles.shape[1] <= _FEW_NUMBERS:
-        return last.contiguous()
-    # Transposed one by one: as matrices they take torch's blocked copy, three times as fast as a batch of them.
-    out = torch.empty_like(last, memory_format=torch.contiguous_format)
-    for tile, turned in zip(tiles.flatten(2), out.flatten(1, -2), strict=True):
-        turned.copy_(tile.T)
-    return out
+def _greatest_weights(window: Tensor | None, weights: Tensor | None, corners: Tensor) -> Tensor | None:
+    """What each tile counts at most; None for 1."""
+    greatest = None if weights is None else weights.detach().to(corners)
+    if window is None:
+        return greatest
+    return (corners.new_ones(len(corners)) if greatest is None else greatest) * window.detach().max().to(corners)

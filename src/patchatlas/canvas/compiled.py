@@ -2,7 +2,7 @@
 
 It gives what the torch path gives, to float rounding, several times as fast; gradients, accelerators, cubic and Fourier
 kernels stay with torch. Rows of the canvas are shared out in bands, one thread each, and every thread adds its part of
-the tiles in the order given: no two write to one place, and the bits do not depend on the number of threads.
+the tiles from top to bottom: no two write to one place, and the bits do not depend on the number of threads.
 
 Axes: n tiles, *tile axes of a tile, *size axes of the canvas, m numbers a pixel (channels; real and imaginary part),
 last.
@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,24 @@ Backend = Literal["auto", "torch", "numba"]
 
 # Numbers to add below which starting threads costs more than it saves (a thread takes some 50 microseconds).
 _WORTH_THREADS = 1 << 20
+
+
+class Edges(NamedTuple):
+    """Where the sum of n even windows changes.
+
+    Attributes:
+        rows: (n, k) rows of the canvas from which on it does.
+        steps: (n, k) how much each window then counts more or, negative, less.
+        start: (n, ndim - 1) first pixel of each window along the other axes.
+        taps: of each of these axes (n, t), the weights that soften the window's edges.
+        size: pixels of a window along these axes.
+    """
+
+    rows: Tensor
+    steps: Tensor
+    start: Tensor
+    taps: tuple[Tensor, ...]
+    size: tuple[int, ...]
 
 
 def use_compiled(backend: Backend, *, device: torch.device, interpolation: Interpolation, differentiable: bool) -> bool:
@@ -97,8 +115,10 @@ def add_tiles(
     scale = np.ones(len(start), planes.dtype) if weights is None else weights.detach().to(canvas).numpy()
 
     def add(first: int, last: int) -> None:
-        add_rows(planes, numbers, factors, scale, start, share, m, first, last)
+        add_rows(planes, numbers, factors, scale, order, start, share, m, first, last)
 
+    # From top to bottom, so that the part of a large canvas that is at work stays in the cache.
+    order = np.lexsort((start[:, 2], start[:, 1], start[:, 0]))
     rows, height = planes.shape[1], numbers.shape[2]
     work = len(start) * math.prod(tile) * m
     middles = np.clip(start[:, 1] + height // 2, 0, rows)
@@ -118,9 +138,57 @@ def read_tiles(canvas: Tensor, taps: Taps, tile_size: Sequence[int], *, origin: 
     def read(first: int, last: int) -> None:
         read_rows(planes, numbers[first:last], start[first:last], share[first:last], m)
 
-    threads = _threads(tiles.numel(), len(tiles))
-    _run(read, [(k * len(tiles) // threads, (k + 1) * len(tiles) // threads) for k in range(threads)])
+    _run(read, _even_parts(len(tiles), _threads(tiles.numel(), len(tiles))))
     return tiles
+
+
+def sum_even(total: Tensor, edges: Edges, *, least: float) -> None:
+    """Write the sum of even windows; what is not greater than `least` becomes 0.
+
+    Args:
+        total: (*size), float32 or float64, contiguous.
+        edges: of the windows.
+        least: see above.
+    """
+    from patchatlas.canvas.finish import sum_boxes
+
+    # The rows of the first axis are walked through; axes that are missing come after it.
+    missing = 3 - total.ndim
+    planes = total.numpy().reshape(len(total), *[1] * missing, *total.shape[1:])
+    rows, steps = edges.rows.flatten(), edges.steps.flatten()
+    order = rows.argsort(stable=True)
+    start = np.zeros((len(edges.rows), 2), np.int64)
+    start[:, missing:] = edges.start.numpy()
+    taps = [np.ones((len(start), 1))] * missing + [weights.numpy() for weights in edges.taps]
+    sizes = [1] * missing + list(edges.size)
+    edge_row, edge_tile, edge_step = rows[order].numpy(), (order // edges.rows.shape[1]).numpy(), steps[order].numpy()
+
+    def write(first: int, last: int) -> None:
+        sum_boxes(planes, edge_row, edge_tile, edge_step, start, *taps, *sizes, least, first, last)
+
+    _run(write, _even_parts(len(total), _threads(total.numel(), len(total))))
+
+
+def divide(out: Tensor, total: Tensor, weight: Tensor, fill: Tensor) -> None:
+    """Write total / weight where the weight is positive, and the fill elsewhere.
+
+    Args:
+        out: (*size, m), contiguous; may be `total`.
+        total: (*size, m), contiguous.
+        weight: (*size).
+        fill: (m).
+    """
+    from patchatlas.canvas.finish import divide_rows
+
+    width, m = weight.shape[-1], total.shape[-1]
+    flat = [some.detach().numpy().reshape(-1, width * m) for some in (out, total)]
+    weights = weight.detach().contiguous().numpy().reshape(-1, width)
+    filling = fill.repeat(width).numpy()
+
+    def write(first: int, last: int) -> None:
+        divide_rows(*flat, weights, filling, m, first, last)
+
+    _run(write, _even_parts(len(weights), _threads(total.numel(), len(weights))))
 
 
 def _places(taps: Taps, origin: Sequence[int], canvas: Tensor) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
@@ -145,6 +213,10 @@ def _planes(numbers: Tensor, *, first: int = 0) -> NDArray[np.floating]:
 
 def _threads(work: int, most: int) -> int:
     return max(1, min(torch.get_num_threads(), most, work // _WORTH_THREADS))
+
+
+def _even_parts(length: int, count: int) -> list[tuple[int, int]]:
+    return [(k * length // count, (k + 1) * length // count) for k in range(count)]
 
 
 def _bands(middles: NDArray[np.int64], rows: int, count: int) -> list[tuple[int, int]]:

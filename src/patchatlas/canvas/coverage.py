@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from patchatlas.canvas.blocks import add_blocks, sum_blocks
-from patchatlas.canvas.compiled import add_tiles
+from patchatlas.canvas.compiled import Edges, add_tiles, sum_even
 from patchatlas.canvas.plan import CanvasPlan, covered
 from patchatlas.canvas.spread import spread
 from patchatlas.canvas.taps import Interpolation, Taps, find_taps
 
 # Points and pixels handled at a time, to keep the running sums in float64 small beside the canvas.
-_AT_A_TIME = 1 << 19
+_AT_A_TIME = 1 << 17
 
 # Running sums leave rounding noise where the sum should be 0. Weight below these parts of the least and of the greatest
 # tile weight is taken as none.
@@ -43,18 +43,21 @@ class WindowSum:
     Even windows are only remembered, and summed when asked for. Others are added to a plane at once.
     """
 
-    def __init__(self, plan: CanvasPlan, interpolation: Interpolation, like: Tensor, *, absolute: bool = False) -> None:
+    def __init__(
+        self, plan: CanvasPlan, interpolation: Interpolation, like: Tensor, *, compiled: bool, absolute: bool = False
+    ) -> None:
         """An empty sum.
 
         Args:
             plan: where the canvas lies.
             interpolation: how windows are shifted.
             like: a tensor of the type and on the device that the sum shall have.
+            compiled: sum even windows by compiled code.
             absolute: shift with the kernel without its signs.
         """
         self._plan = plan
         self._interpolation = interpolation
-        self._absolute = absolute
+        self._compiled, self._absolute = compiled, absolute
         self._dtype, self._device = like.dtype, like.device
         self._plane: Tensor | None = None
         self._even: list[Even] = []
@@ -94,18 +97,29 @@ class WindowSum:
     def total(self) -> Tensor:
         """The sum (*size)."""
         if self._total is None:
-            parts = [] if self._plane is None else [self._plane[..., 0]]
+            total = None if self._plane is None else self._plane[..., 0]
             for tiles in _merged(self._even):
-                part = even_sum(self._plan, tiles, self._interpolation, self._dtype, absolute=self._absolute)
-                parts.append(part)
-            if not parts:
-                parts = [torch.zeros(self._plan.size, dtype=self._dtype, device=self._device)]
-            self._total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+                part = even_sum(
+                    self._plan,
+                    tiles,
+                    self._interpolation,
+                    self._dtype,
+                    compiled=self._compiled,
+                    absolute=self._absolute,
+                )
+                total = part if total is None else total + part
+            self._total = self._started()[..., 0] if total is None else total
         return self._total
 
 
 def even_sum(
-    plan: CanvasPlan, tiles: Even, interpolation: Interpolation, dtype: torch.dtype, *, absolute: bool = False
+    plan: CanvasPlan,
+    tiles: Even,
+    interpolation: Interpolation,
+    dtype: torch.dtype,
+    *,
+    compiled: bool = False,
+    absolute: bool = False,
 ) -> Tensor:
     """The sum (*size) of even windows, exact to float64 rounding before it is cast to `dtype`.
 
@@ -114,26 +128,40 @@ def even_sum(
         tiles: where they lie and how much each counts.
         interpolation: how they are shifted.
         dtype: of the result.
+        compiled: by compiled code, on a CPU.
         absolute: shift with the kernel without its signs.
     """
     corners, weights, size = tiles
     taps = find_taps(corners, interpolation, torch.float64)
     taps = taps.absolute() if absolute else taps
-    edges = []
-    for axis, weight in enumerate(taps.weights):
-        share = corners.new_ones(len(corners), 1) if weight is None else weight
-        if axis == 0 and weights is not None:
-            share = share * weights[:, None].to(share)
-        begin = (taps.start[:, axis] - plan.origin[axis])[:, None] + torch.arange(share.shape[1], device=share.device)
-        edges.append((torch.cat([begin, begin + size[axis]], dim=1), torch.cat([share, -share], dim=1)))
-    total = _running_sums(edges, plan.size, dtype)
+    shares = [corners.new_ones(len(corners), 1) if share is None else share for share in taps.weights]
+    if weights is not None:
+        shares[0] = shares[0] * weights[:, None].to(shares[0])
+    least = -math.inf
     if interpolation in ("nearest", "linear"):
         positive = corners.new_ones(1) if weights is None else weights[weights > 0]
         least = 0.0
         if len(positive):
             least = max(_LEAST_OF_LIGHTEST * float(positive.min()), _LEAST_OF_HEAVIEST * float(positive.max()))
-        total.masked_fill_(total <= least, 0)
-    return total
+    start = taps.start - torch.tensor(plan.origin, device=corners.device)
+    if compiled:
+        total = torch.empty(plan.size, dtype=dtype)
+        rows, steps = _edges(start[:, 0], shares[0], size[0])
+        sum_even(total, Edges(rows, steps, start[:, 1:], tuple(shares[1:]), size[1:]), least=least)
+        return total
+    edges = [_edges(begin, share, n) for begin, share, n in zip(start.unbind(1), shares, size, strict=True)]
+    return _running_sums(edges, plan.size, dtype, least=least)
+
+
+def sum_of_shifted(plan: CanvasPlan, tiles: Sequence[Even], dtype: torch.dtype, *, compiled: bool) -> Tensor:
+    """The sum (*size) of those tiles that lie between pixels along some axis, moved linearly."""
+    total = torch.zeros((), dtype=dtype, device=tiles[0].corners.device if tiles else None)
+    for corners, weights, size in _merged(tiles):
+        shifted = (corners != corners.floor()).any(dim=1)
+        some = Even(corners[shifted], None if weights is None else weights[shifted], size)
+        if len(some.corners):
+            total = total + even_sum(plan, some, "linear", dtype, compiled=compiled)
+    return total.expand(plan.size)
 
 
 def count_tiles(plan: CanvasPlan, tiles: Sequence[Even], interpolation: Interpolation) -> Tensor:
@@ -143,7 +171,8 @@ def count_tiles(plan: CanvasPlan, tiles: Sequence[Even], interpolation: Interpol
         first, last = covered(corners.cpu(), size, interpolation)
         ends = torch.stack([first, last], dim=-1).long() - torch.tensor(plan.origin)[:, None]
         step = torch.tensor([1.0, -1.0], dtype=torch.float64).expand(len(ends), 2)
-        counts += _running_sums([(ends[:, axis], step) for axis in range(plan.ndim)], plan.size, torch.int32)
+        edges = [(ends[:, axis], step) for axis in range(plan.ndim)]
+        counts += _running_sums(edges, plan.size, torch.int32, least=0.0)
     return counts
 
 
@@ -159,11 +188,19 @@ def _merged(tiles: Sequence[Even]) -> list[Even]:
     return merged
 
 
-def _running_sums(edges: Sequence[tuple[Tensor, Tensor]], size: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _edges(begin: Tensor, share: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Where boxes (n) with softened edges (n, t) change along one axis, and by how much."""
+    at = begin[:, None] + torch.arange(share.shape[1], device=share.device)
+    return torch.cat([at, at + n], dim=1), torch.cat([share, -share], dim=1)
+
+
+def _running_sums(
+    edges: Sequence[tuple[Tensor, Tensor]], size: Sequence[int], dtype: torch.dtype, *, least: float
+) -> Tensor:
     """Sum the outer products of (index, step) along each axis at every tile, then sum up along each axis.
 
-    Indices before the canvas count from its first pixel, those behind it never. The canvas is made in bands of rows,
-    the last row of one carried into the next.
+    Indices before the canvas count from its first pixel, those behind it never. What is not greater than `least`
+    becomes 0. The canvas is made in bands of rows, the last row of one carried into the next.
     """
     device = edges[0][0].device
     rows, row_steps = edges[0]
@@ -197,5 +234,5 @@ def _running_sums(edges: Sequence[tuple[Tensor, Tensor]], size: Sequence[int], d
         inner[0] += carry
         inner.cumsum_(dim=0)
         carry = inner[-1].clone()
-        total[top:bottom] = inner
+        total[top:bottom] = inner.masked_fill_(inner <= least, 0)
     return total

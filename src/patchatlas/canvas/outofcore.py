@@ -3,34 +3,26 @@
 Every band has one owner: all tiles that touch it are added before it is written, and chunks of the file never lie in
 two bands. A tile that touches two bands is read for both. Needs the `zarr` extra.
 
-The group has `value` (c, *size), `coverage` (*size), and attributes that say where it lies in the object. Chunks that
-no tile touches are not stored; they read as the fill and as 0.
+The group is described in `store`. Chunks that no tile touches are not stored; they read as the fill and as 0.
 """
 
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from patchatlas import __version__
-from patchatlas.canvas.canvas import Canvas, Fill, Tiles
+from patchatlas.canvas.canvas import Canvas, Fill
 from patchatlas.canvas.compiled import Backend
 from patchatlas.canvas.contract import check_weights, in_array_order
 from patchatlas.canvas.plan import CanvasPlan, covered, plan_canvas
+from patchatlas.canvas.store import attributes, new_group, recipe
+from patchatlas.canvas.stream import ReadTiles, tiles_in
 from patchatlas.canvas.taps import Interpolation, reach
-from patchatlas.errors import InputError, MissingExtraError, ResourceError
-
-FORMAT = "patchatlas-canvas"
-FORMAT_VERSION = 1
-
-ReadTiles = Callable[[Int[Tensor, " k"]], Tiles]
+from patchatlas.errors import ResourceError
+from patchatlas.stamp import Stamp
 
 # Longest side of a chunk in pixels: 2 MB of complex64.
 _CHUNK_SIDE = 512
@@ -51,6 +43,7 @@ def place_to_zarr(
     fill: Fill = 0.0,
     memory: int = 256 << 20,
     backend: Backend = "auto",
+    stamp: Stamp | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CanvasPlan:
     """Place tiles on a canvas in a zarr group: what `place` would give, a band of rows at a time.
@@ -59,8 +52,8 @@ def place_to_zarr(
 
     Args:
         path: the group to make.
-        read: gives the tiles (k, c, *tile) with these row numbers, ascending; for tiles in memory
-            `tiles.__getitem__`. A band's tiles are asked for in portions, and some tiles for two bands.
+        read: gives tiles, see `ReadTiles` and `stream.reader`. A band's tiles are asked for in portions, and some tiles
+            for two bands.
         positions: of the first corners of all tiles, object pixels.
         tile_size: pixels of a tile, array order.
         channels: of the tiles.
@@ -72,6 +65,7 @@ def place_to_zarr(
         fill: value where no tile lies.
         memory: bytes that a band and a portion of tiles may take together.
         backend: what does the work, see `Canvas`.
+        stamp: what made the tiles, and whatever else changes the numbers; its facts are stored with those known here.
         progress: called with the number of bands done and of all after each.
 
     Returns:
@@ -96,8 +90,9 @@ def place_to_zarr(
     by_row = corners[:, 0].argsort(stable=True)
     begins, ends = first[by_row] - beyond, last[by_row] + beyond
 
-    with _group(path) as group:
-        group.attrs.update(_about(plan, interpolation, positions, size))
+    with new_group(path) as group:
+        facts = recipe(plan, positions, size, window, weights, interpolation=interpolation, dtype=dtype, fill=fill)
+        group.attrs.update(attributes(plan, Stamp(tuple(sorted((facts | dict(stamp.facts if stamp else ())).items())))))
         like = torch.empty(0, dtype=dtype).numpy().dtype
         value = group.create_array(
             "value", shape=(channels, *plan.size), chunks=(channels, *chunk), dtype=like, fill_value=fill
@@ -133,51 +128,12 @@ def _portions(
     real = dtype.to_real().itemsize
     # Of each pixel there are the sum, the weight, what is covered, and a copy of the weight and value on their way out.
     row = (plan.pixels // plan.size[0]) * (2 * numbers * real + 3 * real + 1)
-    tile = torch.Size(tile_size).numel() * numbers * real
-    height, portion = int(0.75 * memory) // row, memory // 4 // tile
+    height, portion = int(0.75 * memory) // row, tiles_in(memory // 4, tile_size, channels, dtype)
     if height < 1 or portion < 1:
+        tile = math.prod(tile_size) * numbers * real
         raise ResourceError(
             f"memory of {memory} bytes does not hold a row of the canvas ({row} bytes, in three quarters of it) and a "
             f"tile ({tile} bytes, in the rest); allow at least {max(4 * row // 3 + 2, 4 * tile)}"
         )
     height = min(height, plan.size[0])
     return (height // _CHUNK_SIDE * _CHUNK_SIDE if height > _CHUNK_SIDE else height), portion
-
-
-def _about(
-    plan: CanvasPlan, interpolation: Interpolation, positions: Tensor, tile_size: tuple[int, ...]
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "package": __version__,
-        "origin": list(plan.origin),
-        "axes": ["z", "y", "x"][-plan.ndim :],
-        "interpolation": interpolation,
-        "tiles": len(positions),
-        "tile_size": list(tile_size),
-    }
-
-
-@contextmanager
-def _group(path: str | Path) -> Iterator[Any]:
-    """A zarr group under a temporary name; on success synced and renamed to `path`, on error removed."""
-    try:
-        import zarr
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("zarr", extra="zarr", needed_for="a canvas on disk") from error
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    if path.exists():
-        raise InputError(f"{path} exists; remove it or name another")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield zarr.open_group(temporary, mode="w-")
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

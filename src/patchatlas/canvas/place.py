@@ -15,6 +15,7 @@ from patchatlas.canvas.blocks import read_blocks, take_blocks
 from patchatlas.canvas.canvas import CHUNK, Canvas, Fill, Tiles, Values
 from patchatlas.canvas.compiled import Backend, read_tiles, use_compiled
 from patchatlas.canvas.contract import in_array_order
+from patchatlas.canvas.numbers import to_numbers, to_values
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.spread import collect
 from patchatlas.canvas.taps import Interpolation, find_taps
@@ -41,8 +42,9 @@ def place(
     Args:
         tiles: real or complex.
         positions: of their first corners, object pixels; handled in float64.
-        interpolation: how tiles are shifted by parts of a pixel. `fourier` is for band-limited objects, with a window
-            that falls towards the border of the tile; it rings on hard edges.
+        interpolation: how tiles are shifted by parts of a pixel. `fourier` is for band-limited objects, with the
+            window `hann(size, power=3)`: tiles of 64 pixels and more then come back to 1e-5 wherever there is a value,
+            up to 0.3 cycles a pixel. It rings on hard edges, and without a window.
         window: weight of each pixel of a tile.
         weights: of each tile.
         plan: where the canvas lies; without it the smallest rectangle that holds all tiles.
@@ -116,27 +118,21 @@ def extract(
     corners = in_array_order(positions, size).to(values.device)
     if not crop:
         plan.check_holds(corners, size, interpolation)
-    last = values.movedim(0, -1)
-    numbers = torch.view_as_real(last.resolve_conj()).flatten(-2) if values.is_complex() else last
+    numbers = to_numbers(values.movedim(0, -1))
     if numbers.dtype != torch.float64:
         numbers = numbers.float()
     taps = find_taps(corners, interpolation, numbers.dtype)
     differentiable = torch.is_grad_enabled() and (values.requires_grad or positions.requires_grad)
     if use_compiled(backend, device=values.device, interpolation=interpolation, differentiable=differentiable):
-        return _tiles(read_tiles(numbers, taps, size, origin=plan.origin), is_complex=values.is_complex())
+        tiles = read_tiles(numbers, taps, size, origin=plan.origin)
+        return to_values(tiles, is_complex=values.is_complex()).movedim(-1, 1)
     start = taps.start - torch.tensor(plan.origin, device=corners.device)
     block = tuple(n + t - 1 for n, t in zip(size, taps.counts, strict=True))
     if differentiable:
-        return _tiles(collect(take_blocks(numbers, block, start), taps), is_complex=values.is_complex())
+        tiles = collect(take_blocks(numbers, block, start), taps)
+        return to_values(tiles, is_complex=values.is_complex()).movedim(-1, 1)
     out = numbers.new_empty(len(corners), *size, numbers.shape[-1])
     step = max(1, CHUNK // (math.prod(block) * numbers.shape[-1] * numbers.itemsize))
     for some in (slice(first, first + step) for first in range(0, len(out), step)):
         out[some] = collect(read_blocks(numbers, block, start[some]), taps.some(some))
-    return _tiles(out, is_complex=values.is_complex())
-
-
-def _tiles(numbers: Tensor, *, is_complex: bool) -> Tiles:
-    """Reals (n, *tile, c or 2 c) as tiles (n, c, *tile)."""
-    if is_complex:
-        numbers = torch.view_as_complex(numbers.unflatten(-1, (-1, 2)).contiguous())
-    return numbers.movedim(-1, 1)
+    return to_values(out, is_complex=values.is_complex()).movedim(-1, 1)

@@ -22,7 +22,7 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contrac
 
 @_compiled
 @no_type_check
-def add_rows(canvas, tiles, window, scale, start, share, m, first, last):
+def add_rows(canvas, tiles, window, scale, order, start, share, m, first, last):
     """Add tiles times window times scale to the canvas rows first <= y < last.
 
     Args:
@@ -30,6 +30,7 @@ def add_rows(canvas, tiles, window, scale, start, share, m, first, last):
         tiles: (n, z, y, x m), or (1, z, y, x m) for the same one everywhere.
         window: (z, y, x m), or (0, 0, 0) for none.
         scale: (n) of each tile.
+        order: in which tiles are added.
         start: int64.
         share: see above.
         m: numbers a pixel.
@@ -42,7 +43,7 @@ def add_rows(canvas, tiles, window, scale, start, share, m, first, last):
     weighted = zeros(w, canvas.dtype)
     this, before = zeros(w + m, canvas.dtype), zeros(w + m, canvas.dtype)
     weigh = len(weights) > 0
-    for k in range(len(start)):
+    for k in order:
         top, left = start[k, 1], start[k, 2] * m
         y_here, y_next = share[k, 1, 0], share[k, 1, 1]
         x_here, x_next = share[k, 2, 0], share[k, 2, 1]

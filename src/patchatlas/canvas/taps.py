@@ -18,10 +18,10 @@ from patchatlas.errors import UsageError
 
 Interpolation = Literal["nearest", "linear", "cubic", "fourier"]
 
-# Half the taps of the Fourier kernel and the shape of its Kaiser taper. Together they move frequencies up to 0.375
-# cycles a pixel (3/4 of Nyquist) true to 3e-6, as measured; Kaiser 1974 relates length, taper and error.
+# Half the taps of the Fourier kernel and the shape of its Kaiser taper. Together they move frequencies up to 0.35
+# cycles a pixel (0.7 of Nyquist) true to 1e-7, as measured; Kaiser 1974 relates length, taper and error.
 FOURIER_REACH = 16
-_KAISER_BETA = 12.0
+_KAISER_BETA = 15.0
 
 
 @dataclass(frozen=True)

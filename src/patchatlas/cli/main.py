@@ -15,6 +15,12 @@ from patchatlas.errors import InputError, PatchAtlasError, ResourceError, UsageE
 # Name as typed: module below patchatlas.cli, one line of help. A module has `Config` and `run(config) -> exit code`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "find a landmark in the shipped photographs; writes pictures, JSON and a page"),
+    "features build": ("features_build", "dense features of a folder of pictures, in aspect buckets, with a manifest"),
+    "features plan": ("features_plan", "what a build will make: counts, bytes, hours, and whether caching pays"),
+    "features verify": ("features_verify", "check stored features: files, grids, values, stamps, alignment"),
+    "features pack": ("features_pack", "write features as WebDataset shards, one folder a bucket"),
+    "features stats": ("features_stats", "mean and spread of stored features, per channel"),
+    "features export": ("features_export", "stored features in another format"),
     "locate": ("locate", "find a point marked in one photo in another"),
     "probe": ("probe", "prove that an encoder's tokens sit where their pixels are"),
     "stitch run": ("stitch_run", "put tiles of a scan together on one canvas, and check it"),
@@ -36,10 +42,11 @@ def exit_code(error: PatchAtlasError) -> int:
     return next((code for kind, code in kinds if isinstance(error, kind)), BUG)
 
 
-def overview() -> str:
-    """What `patchatlas --help` prints."""
-    width = max(len(name) for name in COMMANDS)
-    lines = [f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items()]
+def overview(group: str = "") -> str:
+    """What `patchatlas --help` prints, or `patchatlas stitch --help` for the commands of a group."""
+    known = {name: line for name, (_, line) in COMMANDS.items() if not group or name.split()[0] == group}
+    width = max(map(len, known))
+    lines = [f"  {name:<{width}}  {line}" for name, line in known.items()]
     return "\n".join(
         [
             "usage: patchatlas COMMAND [OPTIONS]",
@@ -85,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK if args else USAGE
     if args[0] == "--version":
         print(f"patchatlas {__version__}")
+        return OK
+    if args[0] not in COMMANDS and args[1:] in (["--help"], ["-h"]) and any(n.split()[0] == args[0] for n in COMMANDS):
+        print(overview(args[0]))
         return OK
     try:
         name, rest = find_command(args)

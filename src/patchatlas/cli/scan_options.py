@@ -109,10 +109,10 @@ def load(config: TileOptions) -> "tuple[Scan, Tensor, dict[str, str]]":
     elif scan.tiles is not None:
         array = with_channels(scan.tiles, str(scan.path))
     else:
-        why = f" ({'; '.join(scan.notes)})" if scan.notes else ""
+        notes = f" (note: {'; '.join(scan.notes)})" if scan.notes else ""
         raise UsageError(
-            f"{scan.path} ({scan.format}) holds positions and no object tiles{why}; give the tiles, such as a "
-            f"network's predictions for its frames, with --tiles FILE"
+            f"{scan.path} ({scan.format}) holds positions and no object tiles; give the tiles, such as a network's "
+            f"predictions for its frames, with --tiles FILE{notes}"
         )
     if len(array) != len(scan):
         raise FormatError(

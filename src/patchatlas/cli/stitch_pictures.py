@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from patchatlas.arrays import ImageU8
-from patchatlas.stitch.run import OrientedView, Stitched
+from patchatlas.stitch.run import OrientedView
 from patchatlas.viz.stitch import (
     RESIDUAL_BAR,
     Map,
@@ -19,11 +19,21 @@ from patchatlas.viz.stitch import (
 )
 
 
-def draw_maps(stitched: Stitched, *, lines: Sequence[str]) -> dict[str, ImageU8]:
-    """Amplitude and phase (or value, if real) of the first channel, coverage and residual, and all in one overview."""
-    covered = (stitched.coverage > 0).numpy()
-    first = stitched.values[0]
-    many = f" of the first of {len(stitched.values)} channels" if len(stitched.values) > 1 else ""
+def draw_maps(
+    values: Tensor, coverage: Tensor, has_value: Tensor, *, residual: Tensor | None, lines: Sequence[str]
+) -> dict[str, ImageU8]:
+    """Amplitude and phase (or value, if real) of the first channel, coverage and residual, and all in one overview.
+
+    Args:
+        values: (c, rows, cols).
+        coverage: (rows, cols).
+        has_value: (rows, cols), where `values` mean something.
+        residual: (rows, cols), NaN where there is none; `None` where it was not measured.
+        lines: what the overview says below.
+    """
+    covered = has_value.numpy()
+    first = values[0]
+    many = f" of the first of {len(values)} channels" if len(values) > 1 else ""
     if first.is_complex():
         amplitude, phase = first.abs().numpy(), first.angle().numpy()
         maps = {
@@ -31,18 +41,20 @@ def draw_maps(stitched: Stitched, *, lines: Sequence[str]) -> dict[str, ImageU8]
             "phase": Map(f"Phase{many}", phase, covered, phase_bar(phase, covered)),
         }
     else:
-        values = first.numpy()
-        maps = {"value": Map(f"Value{many}", values, covered, value_bar(values, covered))}
-    coverage, misfit = stitched.coverage.numpy(), stitched.misfit.map
-    known = misfit.isfinite()
-    maps["coverage"] = Map("Coverage", coverage, covered, coverage_bar(coverage))
-    residual = torch.where(known, misfit, 0.0).numpy()
-    maps["residual"] = Map("Residual where tiles overlap", residual, known.numpy(), RESIDUAL_BAR)
+        real = first.numpy()
+        maps = {"value": Map(f"Value{many}", real, covered, value_bar(real, covered))}
+    lies = coverage.numpy()
+    maps["coverage"] = Map("Coverage", lies, lies > 0, coverage_bar(lies))
+    if residual is not None:
+        known = residual.isfinite()
+        shown = torch.where(known, residual, 0.0).numpy()
+        maps["residual"] = Map("Residual where tiles overlap", shown, known.numpy(), RESIDUAL_BAR)
     return {name: one.paint() for name, one in maps.items()} | {"overview": overview(list(maps.values()), lines=lines)}
 
 
 def draw_orientations(views: Sequence[OrientedView]) -> ImageU8:
     """What the eight orientations of the positions give, as given first."""
+    told = any(view.residual == view.residual for view in views)  # NaN where no two tiles overlap
     return contact_sheet(
         [
             View(
@@ -54,7 +66,8 @@ def draw_orientations(views: Sequence[OrientedView]) -> ImageU8:
             )
             for view in views
         ],
-        title="The same tiles by all signs and orders of their positions: the right one is sharp",
+        title="The same tiles by all signs and orders of their positions: "
+        + ("the right one is sharp" if told else "nothing tells which is right"),
     )
 
 

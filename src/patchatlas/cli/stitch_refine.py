@@ -44,6 +44,7 @@ def run(config: Config) -> int:
 
     from patchatlas.cli.main import OK, SKIPPED
     from patchatlas.io.scans.archive import write_npz
+    from patchatlas.stitch.diagnosis.limits import Limits
     from patchatlas.stitch.positions import corners, stored
     from patchatlas.stitch.refine import refine
 
@@ -76,12 +77,18 @@ def run(config: Config) -> int:
         "rms_shift_px": float(moved.square().mean().sqrt()),
         "largest_shift_px": float(moved.max()),
         "held": list(found.held),
+        "loose": found.after > Limits().loose,
     }
     lines = [
         f"residual {found.before:.5f} before, {found.after:.5f} after {len(found.residuals) - 1} rounds",
         f"shifts: {data['rms_shift_px']:.3f} px RMS, {data['largest_shift_px']:.3f} px at most",
         f"positions: {config.output}",
     ]
+    if data["loose"]:
+        lines.append(
+            "tiles still agree only in part: they are noisy or differ in phase or scale, or positions were off by more "
+            "than refinement reaches; the new positions may be no better than the given ones"
+        )
     if found.held:
         rows = ", ".join(map(str, found.held[:HELD])) + (", ..." if len(found.held) > HELD else "")
         lines.append(f"{len(found.held)} tiles wanted to go farther than {config.limit} px and were left: {rows}")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WINDOWS = ("uniform", "hann", "gaussian", "probe")
+WINDOWS = ("uniform", "hann", "hann3", "gaussian", "probe")
 """Names of windows; anything else is a file."""
 
 
@@ -37,8 +37,9 @@ class Config(TileOptions):
     """Folder to write to; made if it is not there. A former result in it is replaced, nothing else ever is."""
     interp: Literal["nearest", "linear", "bilinear", "cubic", "fourier"] = "linear"
     """How tiles are moved by parts of a pixel; bilinear is another word for linear."""
-    window: str = "uniform"
-    """Weight of a tile's pixels: uniform, hann, gaussian, probe (its intensity, from SCAN), or an NPY file (h, w)."""
+    window: str | None = None
+    """Weight of a tile's pixels: uniform (the default), hann, hann3 (its cube; the default with --interp fourier, which
+    rings without), gaussian, probe (its intensity, from SCAN), or an NPY file (h, w)."""
     compat: Literal["ptychopinn"] | None = None
     """Give the numbers of PtychoPINN's reassemble_position: square canvas about the mean position."""
     crop: Annotated[int, Field(gt=0)] = 20
@@ -49,6 +50,12 @@ class Config(TileOptions):
     """Append a line of JSON at each step to this file: shape, type, range, distinct rows, hash."""
     hdf5: bool = False
     """Also write all arrays into stitch.h5."""
+    zarr: bool = False
+    """For a canvas larger than memory: write canvas.zarr, band by band, in place of NPY arrays and full pictures."""
+    memory: Annotated[int, Field(gt=0)] = 256
+    """With --zarr: MiB that a band of the canvas and its tiles may take."""
+    backend: Literal["auto", "torch", "numba"] = "auto"
+    """What places tiles: compiled code (the numba extra), torch, or (auto) the former where it is there and can."""
 
 
 def run(config: Config) -> int:
@@ -60,6 +67,7 @@ def run(config: Config) -> int:
     """
     from patchatlas.cli.main import BAD_INPUT, OK
     from patchatlas.cli.stitch_pictures import draw_maps, draw_orientations
+    from patchatlas.cli.stitch_zarr import run_zarr
     from patchatlas.stitch.output import check_replaceable, write_stitch
     from patchatlas.stitch.positions import corners
     from patchatlas.stitch.run import check_compat, oriented_views, stitch, stitch_like_ptychopinn
@@ -67,33 +75,53 @@ def run(config: Config) -> int:
 
     one_thread()
     interpolation = "linear" if config.interp == "bilinear" else config.interp
-    check_compat(config.compat, interpolation=interpolation, window=config.window)
+    weighting = config.window or ("hann3" if interpolation == "fourier" else "uniform")
+    check_compat(config.compat, interpolation=interpolation, window=weighting)
+    if config.zarr and (config.compat or config.hdf5):
+        raise UsageError("--zarr goes with neither --compat nor --hdf5, which need the whole canvas in memory")
+    if config.compat and config.backend != "auto":
+        raise UsageError(f"--compat {config.compat} chooses its own way of summing; leave --backend out")
     check_replaceable(config.output.absolute())
     scan, tiles, files = load(config)
     trace = start_trace(config.trace)
     size = (tiles.shape[2], tiles.shape[3])
-    window, window_facts = load_window(config.window, scan, size)
+    window, window_facts = load_window(weighting, scan, size)
     positions = corners(scan, size)
     trace("stored positions", scan.positions, **{name: fact["value"] for name, fact in scan.facts().items()})
     trace("tiles", tiles)
     trace("corners", positions, order="xy", unit="px", anchor="corner")
+    files |= window_facts
+    stamp = stamp_of(config, scan, files, interpolation=interpolation, window=weighting)
+    if config.zarr:
+        return run_zarr(
+            config,
+            scan,
+            tiles,
+            positions,
+            files,
+            interpolation=interpolation,
+            window=window,
+            stamp=stamp,
+            trace=trace,
+        )
     if config.compat:
         stitched = stitch_like_ptychopinn(tiles, positions, crop=config.crop)
     else:
-        stitched = stitch(tiles, positions, interpolation=interpolation, window=window)
-    trace("placed tiles", stitched.tiles, interpolation=interpolation, window=config.window, compat=config.compat)
+        stitched = stitch(tiles, positions, interpolation=interpolation, window=window, backend=config.backend)
+    trace("placed tiles", stitched.tiles, interpolation=interpolation, window=weighting, compat=config.compat)
     trace("placed corners", stitched.positions)
     trace("coverage", stitched.coverage, origin_xy=list(stitched.origin_xy))
     trace("canvas", stitched.values, origin_xy=list(stitched.origin_xy))
     found = None if config.diagnose == "off" else check(stitched, interpolation)
-    stamp = stamp_of(config, scan, {**files, **window_facts})
-    report = describe(config, scan, {**files, **window_facts}, stitched, stamp, found)
-    lines = summary(stitched, scan, found)
+    report = describe(config, scan, files, stitched, stamp, found)
+    lines = summarise(scan, stitched.tiles, tuple(stitched.coverage.shape), stitched.origin_xy, found)
     if found is not None and not found.ok and config.diagnose == "error":
         lines.append(f"nothing was written; --diagnose warn writes {config.output} all the same, to look at")
         emit(config, human="\n".join(lines), data={**report, "output": None})
         return BAD_INPUT
-    pictures = draw_maps(stitched, lines=lines[:1])
+    pictures = draw_maps(
+        stitched.values, stitched.coverage, stitched.covered, residual=stitched.misfit.map, lines=lines[:1]
+    )
     pictures["orientation"] = draw_orientations(oriented_views(stitched.tiles, stitched.positions))
     report["pictures"] = [f"{name}.png" for name in pictures]
     write_stitch(config.output, arrays=arrays_of(stitched), pictures=pictures, report=report, with_hdf5=config.hdf5)
@@ -115,6 +143,7 @@ def check(stitched: "Stitched", interpolation: "Interpolation") -> "StitchReport
         origin=stitched.origin_xy,
         interpolation=interpolation,
         placed=len(stitched.tiles),
+        window=stitched.window,
     )
     return diagnose(stitched.tiles, stitched.positions, picture)
 
@@ -134,8 +163,10 @@ def load_window(name: str, scan: "Scan", tile_hw: tuple[int, int]) -> "tuple[Ten
 
     if name == "uniform":
         return None, {}
-    if name in ("hann", "gaussian"):
-        return getattr(windows, name)(tile_hw), {}
+    if name in ("hann", "hann3"):
+        return windows.hann(tile_hw, power=3 if name == "hann3" else 1), {}
+    if name == "gaussian":
+        return windows.gaussian(tile_hw), {}
     if name == "probe":
         if scan.probe is None or scan.probe.shape != tile_hw:
             found = "none" if scan.probe is None else f"one of {scan.probe.shape}"
@@ -151,7 +182,9 @@ def load_window(name: str, scan: "Scan", tile_hw: tuple[int, int]) -> "tuple[Ten
     return torch.from_numpy(weights).float(), {"window_sha256": digest}
 
 
-def stamp_of(config: Config, scan: "Scan", files: dict[str, str]) -> "Stamp":
+def stamp_of(
+    config: Config, scan: "Scan", files: dict[str, str], *, interpolation: "Interpolation", window: str
+) -> "Stamp":
     """Everything that changes the numbers."""
     from patchatlas.stamp import Stamp, StampValue
 
@@ -163,8 +196,8 @@ def stamp_of(config: Config, scan: "Scan", files: dict[str, str]) -> "Stamp":
         "anchor": scan.anchor,
         "pixel_size": scan.pixel_size or (),
         "origin_px": scan.origin_px,
-        "interpolation": "linear" if config.interp == "bilinear" else config.interp,
-        "window": "file" if "window_sha256" in files else config.window,
+        "interpolation": interpolation,
+        "window": "file" if "window_sha256" in files else window,
         "compat": config.compat or "none",
     }
     if config.compat:
@@ -181,20 +214,13 @@ def describe(
     found: "StitchReport | None",
 ) -> dict[str, Any]:
     """What goes into report.json."""
-    covered = stitched.coverage > 0
-    lit = stitched.coverage[covered]
+    lit = stitched.coverage[stitched.coverage > 0]
     return {
         "package": __version__,
-        "scan": {"format": scan.format, "files": files, "facts": scan.facts(), "notes": list(scan.notes)},
-        "tiles": {
-            "count": len(stitched.tiles),
-            "channels": stitched.tiles.shape[1],
-            "size_hw": list(stitched.tiles.shape[2:]),
-            "dtype": str(stitched.tiles.dtype).removeprefix("torch."),
-        },
+        **describe_input(scan, files, stitched.tiles),
         "canvas": {"size_hw": list(stitched.coverage.shape), "origin_xy": list(stitched.origin_xy)},
         "coverage": {
-            "covered_part": float(covered.float().mean()),
+            "covered_part": float(stitched.covered.float().mean()),
             "least": float(lit.min()),
             "median": float(lit.median()),
             "most": float(lit.max()),
@@ -206,26 +232,46 @@ def describe(
     }
 
 
+def describe_input(scan: "Scan", files: dict[str, str], tiles: "Tensor") -> dict[str, Any]:
+    """The part of report.json that is about what was read."""
+    return {
+        "scan": {"format": scan.format, "files": files, "facts": scan.facts(), "notes": list(scan.notes)},
+        "tiles": {
+            "count": len(tiles),
+            "channels": tiles.shape[1],
+            "size_hw": list(tiles.shape[2:]),
+            "dtype": str(tiles.dtype).removeprefix("torch."),
+        },
+    }
+
+
 def arrays_of(stitched: "Stitched") -> "dict[str, ndarray]":
     """The arrays that are written: one channel loses its axis."""
     values = stitched.values
     return {
         "object": (values[0] if len(values) == 1 else values).numpy(),
         "coverage": stitched.coverage.float().numpy(),
+        "covered": stitched.covered.numpy(),
         "residual": stitched.misfit.map.float().numpy(),
         "positions": stitched.positions.numpy(),
     }
 
 
-def summary(stitched: "Stitched", scan: "Scan", found: "StitchReport | None") -> list[str]:
+def summarise(
+    scan: "Scan",
+    tiles: "Tensor",
+    canvas_hw: tuple[int, ...],
+    origin_xy: tuple[float, float],
+    found: "StitchReport | None",
+) -> list[str]:
     """The result in lines for people."""
-    h, w = stitched.coverage.shape
-    x, y = stitched.origin_xy
-    tile_h, tile_w = stitched.tiles.shape[2:]
+    h, w = canvas_hw
+    x, y = origin_xy
+    tile_h, tile_w = tiles.shape[2:]
     facts = ", ".join(f"{name} {getattr(scan, name)}" for name in ("unit", "order", "sign", "anchor"))
     lines = [
-        f"{len(stitched.tiles)} tiles of {tile_h} x {tile_w} on a canvas of {h} x {w} (rows x columns) whose corner is "
-        f"object x {x:g}, y {y:g}",
+        f"{len(tiles)} {'tile' if len(tiles) == 1 else 'tiles'} of {tile_h} x {tile_w} on a canvas of {h} x {w} "
+        f"(rows x columns) whose corner is object x {x:g}, y {y:g}",
         f"positions of {scan.path.name} ({scan.format}): {facts}",
         *(f"note: {note}" for note in scan.notes),
     ]

@@ -4,14 +4,19 @@ All sizes are (h, w) and computed in integers or fractions, so no row is lost to
 """
 
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
-from patchatlas.errors import ShapeError
+from patchatlas.errors import FormatError, ShapeError
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.rounding import ceil_to_multiple, round_half_up, round_to_multiple
 
 Hw = tuple[int, int]
+
+BucketRule = Literal["log", "linear"]
+"""How the bucket nearest to a picture is found, see `nearest_bucket`."""
 
 # Seven sizes of about one megapixel, (h, w), all sides multiples of 64: a table common in training latent diffusion.
 MEGAPIXEL_BUCKETS: tuple[Hw, ...] = (
@@ -53,32 +58,67 @@ def fit(size_hw: Sequence[int], *, long_side: int, patch: Sequence[int]) -> Fram
     return Frame.whole((h, w)).resize(scaled).pad((0, 0), after)
 
 
-def nearest_bucket(size_hw: Sequence[int], table: Sequence[Hw] = MEGAPIXEL_BUCKETS) -> Hw:
-    """The bucket whose aspect ratio is nearest by its logarithm, that is, the one that keeps most of the picture.
+def bucket_name(bucket: Hw) -> str:
+    """How a bucket is written in files and folder names: `"WxH"`, width first."""
+    return f"{bucket[1]}x{bucket[0]}"
 
-    The comparison is exact: the distance of log a and log b grows with max(a/b, b/a). The first of equals wins.
+
+def parse_bucket(name: str) -> Hw:
+    """The inverse of `bucket_name`.
+
+    Raises:
+        FormatError: not two whole numbers above zero with an x between.
+    """
+    found = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", name)
+    if found is None:
+        raise FormatError(f'{name!r} is no bucket; write width, x, height, such as "1216x832"')
+    return int(found[2]), int(found[1])
+
+
+def nearest_bucket(size_hw: Sequence[int], table: Sequence[Hw] = MEGAPIXEL_BUCKETS, *, rule: BucketRule = "log") -> Hw:
+    """The bucket with the nearest aspect ratio; the first of equals wins.
+
+    Args:
+        size_hw: rows and columns of the upright picture.
+        table: buckets (h, w).
+        rule: `log` compares logarithms of the ratios, so that the bucket that keeps most of the picture wins and
+            portraits are treated as landscapes are. `linear` compares widths over heights, as earlier projects do: it
+            can prefer a bucket that cuts more away, and treats portraits otherwise than landscapes.
+
+    The comparison is exact: the distance of log a and log b grows with max(a/b, b/a).
     """
     if not table:
         raise ShapeError("the bucket table is empty; give at least one (h, w)")
+    h, w = size_hw
 
     def stretch(bucket: Hw) -> Fraction:
-        ratio = Fraction(size_hw[1] * bucket[0], size_hw[0] * bucket[1])
+        ratio = Fraction(w * bucket[0], h * bucket[1])
         return max(ratio, 1 / ratio)
 
-    return min(table, key=stretch)
+    def difference(bucket: Hw) -> Fraction:
+        return abs(Fraction(bucket[1], bucket[0]) - Fraction(w, h))
+
+    return min(table, key=stretch if rule == "log" else difference)
 
 
-def cover(size_hw: Sequence[int], bucket: Hw) -> Frame:
-    """Scale a picture until it covers the bucket, then cut the bucket from its centre.
+def cover_sizes(size_hw: Sequence[int], bucket: Hw) -> tuple[Hw, Hw]:
+    """How a picture is scaled until it covers the bucket, and where the bucket is then cut from its centre.
 
-    The scale is the exact larger of the two ratios; the other side is rounded up to a pixel. An odd surplus leaves the
-    spare pixel at the right or bottom.
+    Returns:
+        scaled: (h, w) of the scaled picture. The scale is the exact larger of the two ratios; the other side is rounded
+            up to a pixel.
+        start: (row, column) of the bucket in it. An odd surplus leaves the spare pixel at the right or bottom.
     """
     h, w = size_hw
     scale = max(Fraction(bucket[0], h), Fraction(bucket[1], w))
     scaled = (math.ceil(h * scale), math.ceil(w * scale))
-    start = ((scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2)
-    return Frame.whole((h, w)).resize(scaled).crop(start, bucket)
+    return scaled, ((scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2)
+
+
+def cover(size_hw: Sequence[int], bucket: Hw) -> Frame:
+    """The bucket as `cover_sizes` cuts it from a picture, each axis with its own exact scale."""
+    scaled, start = cover_sizes(size_hw, bucket)
+    return Frame.whole(size_hw).resize(scaled).crop(start, bucket)
 
 
 def to_patches(frame: Frame, patch: Sequence[int]) -> Frame:

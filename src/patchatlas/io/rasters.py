@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from patchatlas.errors import FormatError, InputError
 from patchatlas.io.images import FORMATS, MAX_PIXELS
+from patchatlas.io.pillow import pillow_ready
 from patchatlas.io.scans.archive import load_npy
 
 _MODES = frozenset({"1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
@@ -47,7 +48,7 @@ def read_raster(path: str | Path) -> Shaped[ndarray, "c h w"]:
 
 def _picture(path: Path) -> ndarray:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with pillow_ready(MAX_PIXELS, MAX_PIXELS), Image.open(path, formats=FORMATS) as picture:
             pictures = getattr(picture, "n_frames", 1)
             if pictures > 1:
                 raise FormatError(f"{path} holds {pictures} pictures; save the one you mean as its own file")

@@ -29,7 +29,7 @@ class Misfit:
 
     Attributes:
         tiles: of each tile; NaN where it shares no pixel.
-        map: of each canvas pixel, channels taken together; NaN where fewer than two tiles lie.
+        map: of each canvas pixel, channels taken together; NaN where fewer than two tiles lie or there is no value.
     """
 
     tiles: Float64[Tensor, " n"]
@@ -49,7 +49,7 @@ def misfit(
     """
     size = (tiles.shape[2], tiles.shape[3])
     values = canvas.value()
-    shared = (canvas.counts.to(values.device) >= 2).float()[None]
+    shared = ((canvas.counts.to(values.device) >= 2) & canvas.covered).float()[None]
     weight = torch.ones(size, device=values.device) if window is None else window
     mean = tiles.mean(dim=(0, 2, 3), keepdim=True)
     apart, power = (Canvas(canvas.plan, dtype=torch.float32, device=values.device) for _ in range(2))

@@ -44,19 +44,26 @@ def write_stitch(
         InputError: the folder has other content, or its parent does not exist.
         MissingExtraError: HDF5 is asked for and h5py is not installed.
     """
-    told = {"format": FORMAT, "version": VERSION, **report}
     with replacing_folder(folder) as temporary:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        for name, picture in pictures.items():
-            write_image(temporary / f"{name}.png", picture)
-        text = json.dumps(told, indent=2, allow_nan=False) + "\n"
-        (temporary / REPORT).write_text(text, encoding="utf-8")
+        text = fill_folder(temporary, arrays=arrays, pictures=pictures, report=report)
         if with_hdf5:
             with hdf5.h5py("--hdf5").File(temporary / "stitch.h5", "w") as file:
                 for name, array in arrays.items():
                     file.create_dataset(name, data=array, track_times=False)
                 file.attrs["report"] = text
+
+
+def fill_folder(
+    folder: Path, *, arrays: Mapping[str, ndarray], pictures: Mapping[str, ImageU8], report: Mapping[str, Any]
+) -> str:
+    """Write these into a folder from `replacing_folder`, and return the text of the report."""
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    for name, picture in pictures.items():
+        write_image(folder / f"{name}.png", picture)
+    text = json.dumps({"format": FORMAT, "version": VERSION, **report}, indent=2, allow_nan=False) + "\n"
+    (folder / REPORT).write_text(text, encoding="utf-8")
+    return text
 
 
 def read_stitch(folder: Path) -> tuple[dict[str, ndarray], dict[str, Any]]:
@@ -90,9 +97,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for path in temporary.iterdir():
-            with path.open("rb") as handle:
-                os.fsync(handle.fileno())
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with path.open("rb") as handle:
+                    os.fsync(handle.fileno())
         if folder.exists():
             folder.rename(former)
         temporary.rename(folder)

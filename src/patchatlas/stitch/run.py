@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Float64
 from torch import Tensor
 
+from patchatlas.canvas.compiled import Backend
 from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.taps import Interpolation
@@ -24,7 +25,7 @@ COMPARED = 128
 """Tiles whose overlaps are measured in each orientation, in four clusters; half a second for tiles of 64 x 64."""
 
 SHOWN_PIXELS = 1 << 22
-"""Tile pixels drawn in each orientation; of more, every second, third, ... tile is."""
+"""Pixels of tiles, and of the canvas, that are drawn in each orientation at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +33,24 @@ class Stitched:
     """Tiles on one canvas.
 
     Attributes:
-        values: real or complex; 0 where no tile lies.
+        values: real or complex; 0 where there is none.
         coverage: sum of the weights on each pixel.
+        covered: pixels that have a value; not all where the parts of cubic and Fourier kernels cancel.
         misfit: how far tiles are from the canvas.
         origin_xy: object coordinate of the canvas's corner; whole unless PtychoPINN's frame was asked for.
         tiles: the part of the tiles that was placed.
         positions: their corners in the object.
+        window: weight of each pixel of a tile.
     """
 
     values: Float[Tensor, "c rows cols"] | Complex[Tensor, "c rows cols"]
     coverage: Float[Tensor, "rows cols"]
+    covered: Bool[Tensor, "rows cols"]
     misfit: Misfit
     origin_xy: tuple[float, float]
     tiles: Tiles
     positions: Float64[Tensor, "n 2"]
+    window: Float[Tensor, "h w"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,7 @@ def stitch(
     *,
     interpolation: Interpolation = "linear",
     window: Float[Tensor, "h w"] | None = None,
+    backend: Backend = "auto",
 ) -> Stitched:
     """Place tiles on the smallest rectangle of whole object pixels that holds them.
 
@@ -79,6 +85,7 @@ def stitch(
         positions: of their corners.
         interpolation: how tiles are moved by parts of a pixel.
         window: weight of each pixel of a tile.
+        backend: what does the work, see `patchatlas.canvas.canvas.Canvas`.
 
     Raises:
         ShapeError: counts or sizes that do not fit.
@@ -86,15 +93,17 @@ def stitch(
         ResourceError: the canvas does not fit into memory.
     """
     plan = plan_canvas(positions, tiles.shape[2:], interpolation=interpolation)
-    canvas = place(tiles, positions, interpolation=interpolation, window=window, plan=plan)
+    canvas = place(tiles, positions, interpolation=interpolation, window=window, plan=plan, backend=backend)
     row, column = plan.origin
     return Stitched(
         values=canvas.value(),
         coverage=canvas.coverage,
+        covered=canvas.covered,
         misfit=misfit(tiles, positions, canvas, window=window),
         origin_xy=(float(column), float(row)),
         tiles=tiles,
         positions=positions,
+        window=window,
     )
 
 
@@ -124,6 +133,7 @@ def stitch_like_ptychopinn(tiles: Tiles, positions: Float64[Tensor, "n 2"], *, c
     return Stitched(
         values=made.value[None],
         coverage=made.ones,
+        covered=made.ones > 0,
         misfit=misfit(middle, in_canvas, canvas),
         origin_xy=made.origin_xy,
         tiles=middle,
@@ -134,11 +144,14 @@ def stitch_like_ptychopinn(tiles: Tiles, positions: Float64[Tensor, "n 2"], *, c
 def oriented_views(tiles: Tiles, positions: Float64[Tensor, "n 2"]) -> list[OrientedView]:
     """The canvas and the residual of all eight orientations, as given first.
 
-    Residuals are measured on clusters of neighbours, canvases drawn of all tiles or, of many, of every k-th.
+    Residuals are measured on clusters of neighbours, canvases drawn of all tiles or, of many, of every k-th. Of a large
+    canvas the neighbours in its middle are drawn.
     """
     groups = clusters(positions, tiles.shape[2:], limit=COMPARED, count=4)
     many = tiles.shape[0] * tiles.shape[2] * tiles.shape[3]
-    shown = slice(None, None, max(1, -(-many // SHOWN_PIXELS)))
+    shown = torch.arange(0, len(tiles), max(1, -(-many // SHOWN_PIXELS)))
+    if plan_canvas(positions, tiles.shape[2:]).pixels > SHOWN_PIXELS:
+        shown = groups[0]
     views = []
     for way in orientations(2):
         turned = way(positions)

@@ -90,19 +90,27 @@ def archive(path: Path) -> Iterator[Archive]:
         yield Archive(path, members)
 
 
-def load_npy(path: Path) -> ndarray:
+def load_npy(path: Path, *, mapped: bool = False) -> ndarray:
     """The array of an NPY file.
+
+    Args:
+        path: the file.
+        mapped: leave the numbers in the file until they are used; what is written to the array stays in memory.
 
     Raises:
         FormatError: it is no such file, is cut short, or holds Python objects.
     """
     try:
         with path.open("rb") as handle:
-            _, dtype = _read_header(handle)
+            shape, dtype = _read_header(handle)
             if dtype.hasobject:
                 raise object_array(str(path))
             handle.seek(0)
-            array: ndarray = np.lib.format.read_array(handle, allow_pickle=False)
+            array: ndarray = (
+                np.load(path, mmap_mode="c", allow_pickle=False)
+                if mapped and 0 not in shape
+                else np.lib.format.read_array(handle, allow_pickle=False)
+            )
     except FormatError:
         raise
     except _DAMAGE as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from patchatlas.errors import FormatError
 from patchatlas.io.scans import hdf5
-from patchatlas.io.scans.scan import Content, FarField, Sign
+from patchatlas.io.scans.scan import Content, FarField, Sign, real_numbers
 
 FORMAT = "CXI"
 
@@ -53,7 +53,7 @@ def read_cxi(file: Any, *, frames: bool) -> Content:
     frame_hw = None if data is None else (int(data.shape[1]), int(data.shape[2]))
     return Content(
         format=FORMAT,
-        positions=translation[:, :2].astype(np.float64),
+        positions=real_numbers(translation[:, :2], f"{file.filename}: translation"),
         known=known,
         frame_hw=frame_hw,
         frames=None if data is None else int(data.shape[0]),

@@ -86,6 +86,19 @@ def values(found: Any) -> ndarray:
     return array
 
 
+def mapped(path: Path, found: Any) -> ndarray:
+    """All values of a dataset, left in the file until they are used where they lie there in one piece as they are.
+
+    Raises:
+        FormatError: they cannot be read, or are no numbers.
+    """
+    offset = found.id.get_offset()  # None where they are compressed, in chunks, elsewhere or not written
+    plain = found.dtype.kind in "fiuc" and found.dtype.isnative and found.size and not found.file.userblock_size
+    if offset is None or not plain:
+        return values(found)
+    return np.memmap(path, dtype=found.dtype, mode="c", offset=offset, shape=found.shape)
+
+
 def number(file: Any, names: Sequence[str]) -> float | None:
     """The single number in the first of these datasets that is there; `None` where it is missing or no number."""
     found = dataset(file, names)

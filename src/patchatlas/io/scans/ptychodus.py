@@ -14,7 +14,7 @@ from numpy import ndarray
 from patchatlas.errors import FormatError
 from patchatlas.io.scans import hdf5
 from patchatlas.io.scans.archive import Archive
-from patchatlas.io.scans.scan import Content
+from patchatlas.io.scans.scan import Content, real_numbers
 
 FORMAT = "ptychodus product"
 
@@ -94,7 +94,7 @@ def _content(
         probe = probe.reshape(-1, *probe.shape[-2:])[0]
     return Content(
         format=FORMAT,
-        positions=np.stack([x, y], axis=1).astype(np.float64),
+        positions=real_numbers(np.stack([x, y], axis=1), f"{path}: probe_position_x_m, probe_position_y_m"),
         known=known,
         frame_hw=None if probe is None else (probe.shape[0], probe.shape[1]),
         probe=probe,

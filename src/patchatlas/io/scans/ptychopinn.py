@@ -15,7 +15,7 @@ from numpy import ndarray
 from patchatlas import __version__
 from patchatlas.errors import FormatError, UsageError
 from patchatlas.io.scans.archive import Archive, write_npz
-from patchatlas.io.scans.scan import Content, Declared
+from patchatlas.io.scans.scan import Content, Declared, real_numbers
 
 FORMAT = "PtychoPINN NPZ"
 
@@ -39,7 +39,7 @@ def read_ptychopinn(archive: Archive, declared: Declared, *, frames: bool) -> Co
         FormatError: coordinates, frames or patches of shapes that do not fit.
         UsageError: frames of which nothing says along which axis they are counted.
     """
-    x, y = (np.asarray(archive.load(key), dtype=np.float64) for key in ("xcoords", "ycoords"))
+    x, y = (real_numbers(archive.load(key), f"{archive.path}: {key}") for key in ("xcoords", "ycoords"))
     if x.ndim != 1 or x.shape != y.shape:
         raise FormatError(
             f"{archive.path}: xcoords has the shape {x.shape} and ycoords {y.shape}; both must be lists of one length"

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from patchatlas.errors import FormatError
 from patchatlas.io.scans import hdf5
-from patchatlas.io.scans.scan import Content, FarField
+from patchatlas.io.scans.scan import Content, FarField, real_numbers
 
 FORMAT = "PtyPy .ptyd"
 
@@ -64,7 +64,7 @@ def read_ptyd(file: Any, *, frames: bool) -> Content:
         known["pixel_size"] = (pixel, "meta/psize, as meta/propagation is nearfield")
     return Content(
         format=FORMAT,
-        positions=np.concatenate(positions).astype(np.float64),
+        positions=real_numbers(np.concatenate(positions), f"{file.filename}: positions"),
         known=known,
         frame_hw=frame_hw,
         frames=sum(int(shape[0]) for shape in shapes) if shapes else None,

@@ -254,6 +254,17 @@ def _check_counts(content: Content, path: Path) -> None:
             raise FormatError(f"{path} holds {n} positions for {count} {what}; {count_advice(n, count)}")
 
 
+def real_numbers(values: ndarray, what: str) -> ndarray:
+    """Coordinates as float64.
+
+    Raises:
+        FormatError: they are no real numbers.
+    """
+    if values.dtype.kind not in "fiu":
+        raise FormatError(f"{what} must be real numbers, and is {values.dtype}; export the positions again")
+    return values.astype(np.float64)
+
+
 def count_advice(positions: int, tiles: int) -> str:
     """What to do where the number of positions is not that of tiles."""
     if positions == 1:

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from patchatlas.errors import FormatError, UsageError
 from patchatlas.io.scans.archive import Archive, load_npy
-from patchatlas.io.scans.scan import Content
+from patchatlas.io.scans.scan import Content, real_numbers
 
 _SEPARATORS = re.compile(r"[,;\s]+")
 
@@ -18,13 +18,16 @@ def read_text_table(path: Path, columns: tuple[str, str] | None) -> Content:
 
     Raises:
         UsageError: no columns named, or none of that name or number.
-        FormatError: no text, rows of unequal length, or a field that is no number.
+        FormatError: no text, rows of unequal length, decimal commas, or a field that is no number.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FormatError(f"{path} is no UTF-8 text ({error}); name a CSV, NPY, NPZ or HDF5 file") from error
     kept = [(number, line.partition("#")[0].strip().rstrip(",;")) for number, line in enumerate(lines, start=1)]
+    mixed = next((number for number, line in kept if "," in line and ";" in line), None)
+    if mixed is not None:
+        raise FormatError(f"{path}, line {mixed} has commas and semicolons; write decimals with a point")
     rows = [(number, _SEPARATORS.split(line)) for number, line in kept if line]
     if not rows:
         raise FormatError(f"{path} holds no rows: the scan is empty")
@@ -75,12 +78,14 @@ def read_mapped_npz(archive: Archive, columns: tuple[str, str]) -> Content:
         raise FormatError(
             f"{archive.path}: {columns[0]} has the shape {x.shape}, {columns[1]} {y.shape}; give two lists"
         )
-    return _content("NPZ by names", np.stack([x, y], axis=1).astype(np.float64), archive.path, columns)
+    positions = real_numbers(np.stack([x, y], axis=1), f"{archive.path}: {columns[0]}, {columns[1]}")
+    return _content("NPZ by names", positions, archive.path, columns)
 
 
 def _content(kind: str, positions: ndarray, path: Path, columns: tuple[str, str]) -> Content:
-    named = f"the caller: x is {columns[0]}, y is {columns[1]}"
-    return Content(format=kind, positions=positions, known={"order": ("xy", named)}, notes=(f"{path.name}: {named}",))
+    known = {"order": ("xy", f"the caller: x is {columns[0]}, y is {columns[1]}")}
+    note = f"--columns takes x from {columns[0]!r} and y from {columns[1]!r} of {path.name}"
+    return Content(format=kind, positions=positions, known=known, notes=(note,))
 
 
 def _column(path: Path, name: str, header: list[str], wide: int) -> int:

@@ -4,11 +4,9 @@ By tike's manual (its Ptychography class) `scan` holds pixels, (row, column), of
 object. The example files centre it near zero.
 """
 
-import numpy as np
-
 from patchatlas.errors import FormatError
 from patchatlas.io.scans.archive import Archive
-from patchatlas.io.scans.scan import Content
+from patchatlas.io.scans.scan import Content, real_numbers
 
 FORMAT = "tike NPZ"
 
@@ -44,7 +42,7 @@ def read_tike(archive: Archive, *, frames: bool) -> Content:
         probe = probe.reshape(-1, *probe.shape[-2:])[0]  # the first of several modes is the strongest
     return Content(
         format=FORMAT,
-        positions=np.asarray(positions, dtype=np.float64),
+        positions=real_numbers(positions, f"{archive.path}: scan"),
         known={"unit": ("px", rule), "order": ("yx", rule), "sign": ("plus", rule), "anchor": ("corner", rule)},
         frame_hw=None if shape is None else (shape[1], shape[2]),
         frames=None if shape is None else shape[0],

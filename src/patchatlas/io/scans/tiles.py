@@ -10,6 +10,9 @@ from patchatlas.io.scans import hdf5
 from patchatlas.io.scans.archive import archive, load_npy
 from patchatlas.io.scans.read import fingerprint
 
+# Numbers looked at in one go.
+_AT_A_TIME = 2**22
+
 
 def read_tiles(path: str | Path, *, key: str | None = None) -> tuple[ndarray, str]:
     """Tiles and the SHA-256 of their file.
@@ -19,7 +22,8 @@ def read_tiles(path: str | Path, *, key: str | None = None) -> tuple[ndarray, st
         key: name of the array in an NPZ or HDF5 file; needed only where there are several of three or four axes.
 
     Returns:
-        Tiles (n, c, h, w), real or complex; (n, h, w) and (n, h, w, 1) in the file get one channel.
+        Tiles (n, c, h, w), real or complex; (n, h, w) and (n, h, w, 1) in the file get one channel. Those of an NPY
+        file and of an HDF5 dataset in one piece stay in the file until they are used.
 
     Raises:
         InputError: no such file.
@@ -32,11 +36,11 @@ def read_tiles(path: str | Path, *, key: str | None = None) -> tuple[ndarray, st
         with hdf5.opened(path) as file:
             shapes: dict[str, tuple[int, ...]] = {}
             file.visititems(lambda name, found: shapes.update({name: found.shape} if hasattr(found, "shape") else {}))
-            tiles = hdf5.values(file[_chosen(path, shapes, key)])
+            tiles = hdf5.mapped(path, file[_chosen(path, shapes, key)])
     elif start.startswith(b"\x93NUMPY"):
         if key is not None:
             raise UsageError(f"{path} is one array and has no key {key!r}; leave --tiles-key out")
-        tiles = load_npy(path)
+        tiles = load_npy(path, mapped=True)
     else:
         with archive(path) as members:
             shapes = {name: members.shape(name) for name in members.names}
@@ -59,8 +63,10 @@ def with_channels(tiles: ndarray, what: str) -> ndarray:
         )
     if 0 in tiles.shape:
         raise FormatError(f"{what}: there are no tiles, the shape is {tiles.shape}")
-    if not np.isfinite(tiles).all():
-        bad = np.flatnonzero(~np.isfinite(tiles).reshape(len(tiles), -1).all(axis=1))
+    step = max(1, _AT_A_TIME // tiles[0].size)
+    parts = [tiles[first : first + step] for first in range(0, len(tiles), step)]
+    bad = np.flatnonzero(~np.concatenate([np.isfinite(part).all(axis=(1, 2, 3)) for part in parts]))
+    if len(bad):
         raise FormatError(
             f"{what}: {len(bad)} of {len(tiles)} tiles hold NaN or infinity, first tile {bad[0]} (from 0)"
         )

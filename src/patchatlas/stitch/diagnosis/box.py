@@ -126,24 +126,46 @@ def bounding_box(
             f"a picture of {tuple(picture.shape)} with coverage {None if coverage is None else tuple(coverage.shape)} "
             f"does not fit tiles of {tuple(tile_size)}; give (*size) or (channels, *size), and one coverage a pixel"
         )
+    return compare_boxes(
+        _around(coverage > 0 if coverage is not None else _foreground(picture)),
+        positions,
+        tile_size,
+        size=tuple(picture.shape[:0:-1]),
+        origin=origin,
+        from_coverage=coverage is not None,
+        limits=limits,
+    )
+
+
+def compare_boxes(
+    lit: tuple[int, ...] | None,
+    positions: Float64[Tensor, "n ndim"],
+    tile_size: Sequence[int],
+    *,
+    size: tuple[int, ...],
+    origin: Sequence[float | int] | None,
+    from_coverage: bool,
+    limits: Limits | None,
+) -> Box:
+    """`bounding_box` where the lit box (x[, y[, z]] low, then high) of a picture of `size` (x[, y[, z]]) is known."""
+    ndim = len(tuple(tile_size))
     shift = (
         torch.zeros(ndim, dtype=torch.float64) if origin is None else torch.tensor(tuple(origin), dtype=torch.float64)
     )
     plan = plan_canvas(positions - shift, tile_size)
-    lit = _around(coverage > 0 if coverage is not None else _foreground(picture))
     low, sides = plan.origin[::-1], plan.size[::-1]
     if origin is None:
         low = (0,) * ndim if lit is None else lit[:ndim]
     area = float(torch.tensor(_sides(lit)).double().prod()) if lit is not None else 0.0
     return Box(
-        size=tuple(picture.shape[:0:-1]),
+        size=size,
         tile=tuple(tile_size)[::-1],
         tiles=len(positions),
         predicted=(*low, *(a + b for a, b in zip(low, sides, strict=True))),
         lit=lit,
         origin_known=origin is not None,
         ratio=area / plan.pixels,
-        from_coverage=coverage is not None,
+        from_coverage=from_coverage,
         limits=limits if limits is not None else Limits(),
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy import ndarray
 from torch import Tensor
 
@@ -10,6 +11,9 @@ from patchatlas.stitch.diagnosis.fault import Fault
 
 # Pixels beyond which a canvas takes no position.
 _FARTHEST = 2.0**31
+
+# Numbers of tiles looked at in one go.
+_AT_A_TIME = 2**22
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def contract(positions: ndarray | Tensor, tiles: Tensor) -> Contract:
     numeric = np.issubdtype(array.dtype, np.number)
     bad = ~(np.abs(array) <= _FARTHEST) if numeric else np.ones(shape, dtype=bool)  # NaN compares false
     rows = bad.reshape(len(bad), -1).any(axis=1) if bad.ndim and bad.size else np.atleast_1d(bad.any())
-    finite = (tiles.abs().flatten(1).amax(dim=1) if tiles.numel() else tiles.abs().flatten(1).sum(dim=1)).isfinite()
+    finite = peaks(tiles).isfinite()
     return Contract(
         positions_shape=shape,
         positions_dtype=str(array.dtype),
@@ -60,6 +64,14 @@ def contract(positions: ndarray | Tensor, tiles: Tensor) -> Contract:
         not_finite=int(rows.sum()),
         tiles_not_finite=int((~finite).sum()),
     )
+
+
+def peaks(tiles: Tensor) -> Tensor:
+    """The largest absolute value of each tile, 0 of empty ones; a few tiles at a time, as they may lie on disk."""
+    if not tiles.numel():
+        return torch.zeros(len(tiles))
+    step = max(1, _AT_A_TIME // tiles[0].numel())
+    return torch.cat([some.abs().flatten(1).amax(dim=1) for some in tiles.split(step)])
 
 
 def _guess(given: tuple[int, ...], wanted: tuple[int, ...]) -> str:

@@ -27,6 +27,7 @@ def diagnose(
     positions: Tensor | ndarray,
     picture: Picture | None = None,
     *,
+    box: Box | None = None,
     generator: torch.Generator | None = None,
     limits: Limits | None = None,
 ) -> StitchReport:
@@ -39,6 +40,7 @@ def diagnose(
         tiles: real or complex.
         positions: as they were given, of any shape, so that a wrong shape can be named.
         picture: what was made; without it only tiles and positions are checked.
+        box: of the whole canvas, where `picture` is a part of one that memory does not hold.
         generator: of the shuffled control; the same one every time without it.
         limits: thresholds.
 
@@ -67,9 +69,11 @@ def diagnose(
     faults = [spread.fault or turned]
     if picture is None:
         return _report(tiles, given, limits, faults, spread=spread, orientation=orientation)
-    box = bounding_box(picture.values, at, size, origin=picture.origin, coverage=picture.coverage, limits=limits)
+    partial = box is not None
+    if box is None:
+        box = bounding_box(picture.values, at, size, origin=picture.origin, coverage=picture.coverage, limits=limits)
     stats = None
-    if picture.coverage is not None:
+    if picture.coverage is not None and not partial:
         stats = coverage_stats(picture.coverage, at, size, origin=picture.origin, placed=picture.placed)
     checked = check_picture(tiles, at, picture, box, limits=limits)
     # A picture's own fault explains its box and its holes; these speak where it has none.
@@ -111,8 +115,10 @@ def _report(
 
 def _all_well(count: int, orientation: OrientationCheck | None, picture: PictureCheck | None) -> str:
     """What was seen where nothing is wrong, and what could not be seen."""
-    tiles = "1 tile" if count == 1 else f"{count} tiles"
-    if orientation is None:
+    tiles = f"{count} tiles"
+    if count == 1:
+        text = "1 tile, so nothing tells whether signs and axes are right"
+    elif orientation is None:
         text = f"{tiles}, no two of which overlap: nothing tells whether signs and axes are right"
     elif orientation.indistinct:
         text = f"{tiles} that look the same wherever they lie: nothing tells whether signs and axes are right"

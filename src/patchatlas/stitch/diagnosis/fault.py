@@ -43,7 +43,8 @@ ADVICE: dict[Verdict, str] = {
     "recycled": "Look for an index taken modulo the number of positions, or a reshape of grouped positions.",
     "mirrored": "Change the sign of the positions, in one place: compensating minus signs elsewhere hide it.",
     "transposed": "Exchange the columns of the positions: one side stores (row, column), the other reads (x, y).",
-    "shuffled": "Look for a sort, a random sampling or a group order that tiles went through and positions did not.",
+    "shuffled": "Look for a sort, a random sampling or a group order that tiles went through and positions did not; a "
+    "wrong pixel size (`refine` cannot mend it) looks like this, too.",
     "strays": "Look at these tiles; leave them out or refine their positions.",
     "loose": "Refine the positions, or look at the tiles: they may be noisy or differ in phase or scale.",
     "one_tile": "Look for a sum over the wrong axis, or an index [0] on a stack of tiles that were never merged.",

@@ -15,6 +15,7 @@ from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.taps import Interpolation
 from patchatlas.stitch.diagnosis.box import Box
+from patchatlas.stitch.diagnosis.contract import peaks
 from patchatlas.stitch.diagnosis.fault import Fault
 from patchatlas.stitch.diagnosis.limits import Limits
 from patchatlas.stitch.diagnosis.match import correlation, displacement, find
@@ -45,6 +46,7 @@ class Picture:
         origin: object coordinate (x[, y[, z]]) of the zero corner; `None` where it is lost.
         interpolation: how tiles were placed.
         placed: number of tiles that the canvas counted; `None` where it did not.
+        window: weight of each pixel of a tile, as it was placed; `None` where all counted alike or nobody knows.
     """
 
     values: Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
@@ -52,16 +54,18 @@ class Picture:
     origin: tuple[float | int, ...] | None = None
     interpolation: Interpolation = "linear"
     placed: int | None = None
+    window: Float[Tensor, "*tile"] | None = None
 
     @classmethod
-    def of(cls, canvas: Canvas) -> "Picture":
-        """What a canvas shows."""
+    def of(cls, canvas: Canvas, *, window: Float[Tensor, "*tile"] | None = None) -> "Picture":
+        """What a canvas shows whose tiles were placed with this window."""
         return cls(
             values=canvas.value().detach(),
             coverage=canvas.coverage.detach(),
             origin=tuple(float(o) for o in canvas.plan.origin[::-1]),
             interpolation=canvas.interpolation,
             placed=canvas.tile_count,
+            window=window,
         )
 
 
@@ -100,7 +104,7 @@ def check_picture(
     finite = torch.isfinite(picture.values.abs()).all(dim=0)
     lit = finite & (picture.coverage > 0 if picture.coverage is not None else torch.ones_like(finite))
     values = torch.where(finite, picture.values, 0)
-    brightest = float(tiles.abs().amax())
+    brightest = float(peaks(tiles).max())
     shown = values.abs().amax(dim=0) * lit
     brightness = float(shown.max()) / brightest if brightest > 0 else 1.0
 
@@ -204,7 +208,9 @@ def _placed(
 ) -> tuple[Tensor, Tensor]:
     """The tiles placed anew in a window of the picture, and the pixels that both have."""
     plan = CanvasPlan(tuple(part.start for part in window), tuple(part.stop - part.start for part in window))
-    canvas = place(tiles[rows], inside[rows], plan=plan, interpolation=picture.interpolation, crop=True)
+    canvas = place(
+        tiles[rows], inside[rows], plan=plan, interpolation=picture.interpolation, window=picture.window, crop=True
+    )
     return canvas.value(), canvas.covered & lit[window]
 
 
@@ -295,7 +301,7 @@ def _elsewhere(
         plan = plan_canvas(at, tiles.shape[2:], interpolation=picture.interpolation)
         if plan.pixels > _SEARCHED:
             return None
-        canvas = place(tiles[rows], at, plan=plan, interpolation=picture.interpolation)
+        canvas = place(tiles[rows], at, plan=plan, interpolation=picture.interpolation, window=picture.window)
         score, found = find(canvas.value(), canvas.covered, values, lit)
         if best is None or score > best[0] + 1e-3:
             origin = picture.origin or (0.0,) * len(found)

@@ -1,0 +1,1 @@
+"""Who works on the units of a build: this process, or actors of a Ray cluster."""

@@ -1,0 +1,177 @@
+"""A build from end to end: open the manifest, cut it into units, have them worked on, merge what was finished."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from patchatlas.datasets.build.executors import local
+from patchatlas.datasets.build.loading import load_networks, make_pass
+from patchatlas.datasets.build.merge import absorb, locked
+from patchatlas.datasets.build.opening import open_manifest
+from patchatlas.datasets.build.passes import FeaturePass
+from patchatlas.datasets.build.report import PassReport, Progress, Report, Skipped, Step
+from patchatlas.datasets.build.settings import Settings
+from patchatlas.datasets.build.units import Unit, cut_units, limit
+from patchatlas.datasets.recipe import Recipe
+from patchatlas.io.disk import disk_errors
+from patchatlas.io.feature_store import FeatureStore
+from patchatlas.io.manifest import Record, RecordError, read_manifest, write_manifest
+
+Executor = Literal["local", "ray"]
+
+OnProgress = Callable[[Progress], None]
+
+
+def build(settings: Settings, *, executor: Executor = "local", on_progress: OnProgress | None = None) -> Report:
+    """Make or continue a manifest and the features of its pictures.
+
+    What is done is known from the manifest, the journals and the files, by stamp and size; so the same call after any
+    end, also that of a killed process, goes on where the last one stopped, and ends in the same bytes.
+
+    Args:
+        settings: what to do.
+        executor: where the units are worked on.
+        on_progress: called after each batch.
+
+    Raises:
+        UsageError: options that contradict each other.
+        InputError: pictures, manifest or features that cannot be used, among them features made in another way.
+        WeightsError: a network that cannot be had.
+        ResourceError: memory or disk; what was finished before is kept.
+    """
+    began = time.monotonic()
+    tell = on_progress or (lambda _: None)
+    networks = load_networks(settings)
+    opened = open_manifest(settings, on_scan=lambda done, total: tell(Progress(stage="scan", done=done, total=total)))
+    records = opened.records
+    passes: list[PassReport] = []
+    errors: dict[str, RecordError] = {}
+    for name in networks:
+        feature_pass = make_pass(settings, name, networks, opened.recipe)
+        with FeatureStore(settings.derived_dir) as store:
+            records = _open_sets(store, feature_pass, settings, records)
+            report, skipped = _run_pass(records, feature_pass, store, settings, opened.recipe, executor, tell)
+        with locked(settings.manifest):
+            records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
+        passes.append(report)
+        errors.update(skipped)
+    return Report(
+        manifest=settings.manifest,
+        pictures=len(records),
+        passes=tuple(passes),
+        skipped=tuple(_skipped(records, errors, first=settings.shard.index == 0)),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _open_sets(
+    store: FeatureStore, feature_pass: FeaturePass, settings: Settings, records: list[Record]
+) -> list[Record]:
+    """Open the set of each kind, and give the records without features whose set was moved aside for it."""
+    stale = set()
+    for kind in feature_pass.kinds:
+        opened = store.open_set(
+            kind.name,
+            kind.stamp,
+            spec=feature_pass.spec,
+            config=feature_pass.config,
+            backup_old=settings.backup_old,
+        )
+        stale |= {before.name for before, _ in opened.moved}
+    if not stale:
+        return records
+    with locked(settings.manifest):
+        kept = [
+            replace(
+                record, features={k: e for k, e in record.features.items() if e.file.partition("/")[0] not in stale}
+            )
+            for record in read_manifest(settings.manifest)
+        ]
+        with disk_errors(settings.manifest):
+            write_manifest(settings.manifest, kept)
+    return kept
+
+
+def _run_pass(
+    records: Sequence[Record],
+    feature_pass: FeaturePass,
+    store: FeatureStore,
+    settings: Settings,
+    recipe: Recipe,
+    executor: Executor,
+    tell: OnProgress,
+) -> tuple[PassReport, dict[str, RecordError]]:
+    """Have this worker's part of the units worked on, and report."""
+    began = time.monotonic()
+    mine = settings.shard.of(cut_units(records, cost=feature_pass.cost))
+    sizes = {kind.name: _sizes(store.folder(kind.name, kind.stamp)) for kind in feature_pass.kinds}
+    there = {record.image_id for unit in mine for record in unit.records if _is_done(record, feature_pass, sizes)}
+    todo = [unit.only(lambda record: record.image_id not in there) for unit in mine]
+    if settings.limit is not None:
+        todo = limit(todo, settings.limit)
+    todo = [unit for unit in todo if unit.wanted]
+    total = sum(len(unit.wanted) for unit in todo)
+    done = tokens = written = 0
+    skipped: dict[str, RecordError] = {}
+    tell(Progress(stage=feature_pass.name, done=0, total=total))
+    for step in _steps(executor, todo, feature_pass, store=store, settings=settings, recipe=recipe):
+        done, tokens, written = done + step.done, tokens + step.tokens, written + step.bytes
+        skipped.update(step.skipped)
+        tell(
+            Progress(
+                stage=feature_pass.name, done=done + len(skipped), total=total, skipped=len(skipped), tokens=tokens
+            )
+        )
+    report = PassReport(
+        name=feature_pass.name,
+        done=done,
+        there=len(there),
+        tokens=tokens,
+        bytes=written,
+        seconds=time.monotonic() - began,
+        sets={kind.name: store.folder(kind.name, kind.stamp).name for kind in feature_pass.kinds},
+    )
+    return report, skipped
+
+
+def _steps(
+    executor: Executor,
+    units: Sequence[Unit],
+    feature_pass: FeaturePass,
+    *,
+    store: FeatureStore,
+    settings: Settings,
+    recipe: Recipe,
+) -> Iterator[Step]:
+    if not units:
+        return iter(())
+    if executor == "ray":
+        from patchatlas.datasets.build.executors import ray
+
+        return ray.run_units(units, feature_pass, settings=settings, recipe=recipe)
+    return local.run_units(units, feature_pass, store=store, settings=settings, recipe=recipe)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file of a set, by path below the derived folder."""
+    return {f"{folder.name}/{entry.name}": entry.stat().st_size for entry in os.scandir(folder)}
+
+
+def _is_done(record: Record, feature_pass: FeaturePass, sizes: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether every kind of the pass is stored: the manifest has its stamp, and its file is there with its size."""
+    for kind in feature_pass.kinds:
+        entry = record.features.get(kind.name)
+        if entry is None or entry.stamp != kind.stamp.digest or sizes[kind.name].get(entry.file) != entry.bytes:
+            return False
+    return True
+
+
+def _skipped(records: Sequence[Record], errors: Mapping[str, RecordError], *, first: bool) -> Iterator[Skipped]:
+    """Pictures that failed in this run; those without a readable header are listed by the first of the shards."""
+    for record in records:
+        error = record.error if first and record.aspect_bucket is None else errors.get(record.image_id)
+        if error is not None:
+            yield Skipped(image_path=record.image_path, error=error)

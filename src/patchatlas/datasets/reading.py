@@ -1,0 +1,94 @@
+"""Stored features as a `FeatureMap`, each token at its place in the source picture.
+
+Axes: n patches (row-major over the grid), d features, r registers, c h w latents.
+"""
+
+from jaxtyping import Float32
+from torch import Tensor
+
+from patchatlas.datasets.placement import bucket_frame, encoder_frame
+from patchatlas.errors import FormatError, InputError
+from patchatlas.features import FeatureMap
+from patchatlas.geometry.grid import PatchGrid
+from patchatlas.io.feature_store import FeatureStore
+from patchatlas.io.manifest import FeatureEntry, Record
+from patchatlas.spec import EncoderSpec
+from patchatlas.stamp import Stamp
+
+PATCHES = "_patches"
+
+
+def feature_map(
+    record: Record, store: FeatureStore, kind: str = "dinov3_patches", *, check_hash: bool = False
+) -> FeatureMap:
+    """The patches of a picture, with CLS and registers where they are stored, as `dense.encode` would give them.
+
+    The source of its frame is the upright picture, so points of the picture can be asked for; what was cut off to fit
+    the bucket has no patch. The map carries the stamp of the set, which says more than that of `dense.encode` (buckets,
+    storage): compare stored maps with stored maps.
+
+    Args:
+        record: from the manifest.
+        store: where the features lie.
+        kind: one that ends in `_patches`.
+        check_hash: also compare the SHA-256 of each file.
+
+    Raises:
+        InputError: the record has no such feature, or there is no such file.
+        StampError: a file was made in another way than its set, or CLS and registers in another way than the patches.
+        FormatError: a file is not what the manifest says, its grid is not the one that the record's bucket has, or the
+            set was not made by an encoder.
+    """
+    if not kind.endswith(PATCHES):
+        raise InputError(f"{kind} has no patches to place; give a kind that ends in {PATCHES}")
+    entry = entry_of(record, kind)
+    path = store.path(entry)
+    header = store.header(path.parent)
+    spec = header.spec
+    if spec is None or len(spec.patch) != 2:
+        raise FormatError(
+            f"{path.parent} does not say which encoder for pictures made it, so its patches have no place"
+        )
+    grid = _grid(record, spec, header.stamp)
+    if entry.grid != grid.shape:
+        raise FormatError(
+            f"{record.image_path}: the manifest says a grid of {entry.grid} (rows, columns), its bucket and patches "
+            f"give {grid.shape}; build again"
+        )
+    beside = {}
+    for name in ("cls", "registers"):
+        other = record.features.get(f"{kind.removesuffix(PATCHES)}_{name}")
+        if other is not None:
+            header.stamp.require(store.stamp_of(store.path(other).parent), what=f"patches and {name}")
+            beside[name] = store.read(other, check_hash=check_hash)
+    return FeatureMap(store.read(entry, check_hash=check_hash), grid, spec, header.stamp, **beside)
+
+
+def entry_of(record: Record, kind: str) -> FeatureEntry:
+    """What the manifest says of one feature of a picture.
+
+    Raises:
+        InputError: the picture was skipped, or has no such feature; the message names those it has.
+    """
+    if kind not in record.features:
+        why = f" (it was skipped: {record.error.message})" if record.error is not None else ""
+        there = ", ".join(sorted(record.features)) or "none"
+        raise InputError(f"{record.image_path} has no {kind}{why}; it has: {there}")
+    return record.features[kind]
+
+
+def as_tokens(values: Float32[Tensor, "..."]) -> Float32[Tensor, "n d"]:
+    """Stored features as vectors: tokens (n, d) as they are, CLS (d) as one, latents (c, h, w) as one a pixel."""
+    if values.ndim == 1:
+        return values[None]
+    return values.flatten(1).T if values.ndim == 3 else values
+
+
+def _grid(record: Record, spec: EncoderSpec, stamp: Stamp) -> PatchGrid:
+    """Patches of the encoder, or the tokens of a latent model where the patches were resampled to those."""
+    facts = dict(stamp.facts)
+    if "latent_stride" in facts and "latent_patch" in facts:
+        side = int(str(facts["latent_stride"])) * int(str(facts["latent_patch"]))
+        return PatchGrid.on(bucket_frame(record), (side, side))
+    patch = spec.patch[0], spec.patch[-1]
+    return PatchGrid.on(encoder_frame(record, patch), patch)

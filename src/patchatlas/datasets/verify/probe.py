@@ -1,0 +1,367 @@
+"""Encode pictures again and compare with what is stored; replace single patches and see which stored row they change.
+
+What is on the disk is thus tied to the pixels by experiment: the stored rows are the tokens that the encoder gives, and
+of these the one that changes when a patch is replaced is the row of that patch.
+
+Axes: n patches, d features, c h w latents.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchatlas.datasets.build.drawing import draw
+from patchatlas.datasets.build.passes import LATENTS
+from patchatlas.datasets.latents import LatentEncoder
+from patchatlas.datasets.recipe import Recipe, stamp_for
+from patchatlas.datasets.scan import source_path
+from patchatlas.datasets.verify.expected import recipe_of
+from patchatlas.datasets.verify.explain import Case, distance, explain_cls, explain_patches
+from patchatlas.datasets.verify.faults import Fault
+from patchatlas.datasets.verify.report import Finding, Probed
+from patchatlas.encoders.protocol import Encoder, Tokens
+from patchatlas.errors import InputError, PatchAtlasError
+from patchatlas.geometry.area import resample_area
+from patchatlas.geometry.buckets import Hw
+from patchatlas.io.codecs import StoredDtype
+from patchatlas.io.feature_store import FeatureStore, SetHeader
+from patchatlas.io.images import MAX_PIXELS, read_picture
+from patchatlas.io.manifest import FeatureEntry, Record
+
+ALLOWED: dict[StoredDtype, float] = {"fp32": 1e-4, "fp16": 1e-3, "bf16": 6e-3, "int8": 3e-2}
+"""Relative difference that storing explains: half the step of the format, int8 by its measured 1 - cos of 3.8e-5 with
+room for outlying channels; fp32 by kernels that add in another order for another batch."""
+
+ARITHMETIC = {"fp32": 0.0, "bf16": 3e-2}
+"""Relative difference that arithmetic explains, where batches of other sizes take other kernels."""
+
+HITS = 0.9
+"""Least part of the replaced patches that must change their own row most."""
+
+SHORT_TOKEN = 0.1
+"""Tokens shorter than this part of the median length count as that long (as `patchatlas.probe` has it)."""
+
+SAMPLED = 16
+"""Rows of a picture that are kept to recognise it in the files of another."""
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass
+class _Tally:
+    cells: int = 0
+    hits: int = 0
+    worst: float = 0.0
+
+
+def probe_stored(
+    records: Sequence[Record],
+    store: FeatureStore,
+    *,
+    input_dir: Path,
+    encoder: Encoder,
+    count: int,
+    cells: int = 8,
+    batch: int = 4,
+    max_pixels: int = MAX_PIXELS,
+    generator: torch.Generator | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[list[Finding], Probed]:
+    """Encode `count` pictures again, spread over all buckets, and prove or disprove what is stored of them.
+
+    Args:
+        records: of the manifest.
+        store: where the features lie.
+        input_dir: where the pictures lie.
+        encoder: the one that made them, with their layer, norm and arithmetic.
+        count: pictures.
+        cells: patches that are replaced in each.
+        batch: inputs a forward while patches are replaced.
+        max_pixels: larger pictures are refused.
+        generator: draws pictures, cells and noise; one with seed 0 without it.
+        on_progress: called with pictures done and pictures in all.
+
+    Raises:
+        InputError: no picture has features of this encoder's family.
+        StampError: the encoder is not the one that made the features; the facts that differ are named.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    kind = f"{encoder.spec.family}_patches"
+    header, recipe = _the_set(store, kind)
+    header.stamp.require(stamp_for(encoder.spec, recipe), what=f"features ({kind} on the disk and this encoder's)")
+    allowed = ALLOWED[recipe.storage] + ARITHMETIC[encoder.spec.dtype]
+    chosen = choose(records, kind, count, generator)
+    tally, findings, samples = _Tally(), [], {}
+    stored_rows: dict[str, Tensor] = {}
+    for done, record in enumerate(chosen, start=1):
+        try:
+            found, sample, rows = _probe_one(
+                record,
+                kind,
+                store,
+                recipe,
+                encoder,
+                input_dir=input_dir,
+                allowed=allowed,
+                cells=cells,
+                batch=batch,
+                max_pixels=max_pixels,
+                generator=generator,
+                tally=tally,
+            )
+            findings += found
+            samples[record.image_id], stored_rows[record.image_id] = sample, rows
+        except PatchAtlasError as error:
+            findings.append(_cannot(record, kind, error))
+        if on_progress is not None:
+            on_progress(done, len(chosen))
+    findings = [_recognised(finding, samples, stored_rows, allowed) for finding in findings]
+    if tally.cells and tally.hits < HITS * tally.cells:
+        sentence = (
+            f"Only {tally.hits} of {tally.cells} replaced patches changed their own token of {encoder.spec.name} most."
+        )
+        findings.append(Finding(fault="misaligned_encoder", sentence=sentence, kind=kind))
+    return findings, Probed(
+        records=tuple(record.image_id for record in chosen),
+        cells=tally.cells,
+        hits=tally.hits,
+        worst=tally.worst,
+        allowed=allowed,
+    )
+
+
+def probe_latents(
+    records: Sequence[Record],
+    store: FeatureStore,
+    *,
+    input_dir: Path,
+    vae: LatentEncoder,
+    count: int,
+    max_pixels: int = MAX_PIXELS,
+    generator: torch.Generator | None = None,
+) -> list[Finding]:
+    """Encode the latents of `count` pictures again and compare.
+
+    Raises:
+        InputError: no picture has latents.
+        StampError: the autoencoder is not the one that made the latents.
+    """
+    header, recipe = _the_set(store, LATENTS)
+    header.stamp.require(stamp_for(vae.spec, recipe, **vae.facts), what="latents (on the disk and this autoencoder's)")
+    allowed = ALLOWED[recipe.storage] + ARITHMETIC[vae.spec.dtype]
+    patch = (vae.spec.patch[0], vae.spec.patch[1])
+    findings = []
+    for record in choose(records, LATENTS, count, generator or torch.Generator().manual_seed(0)):
+        entry = record.features[LATENTS]
+        try:
+            stored = store.read(entry)
+            given = vae(draw(record, input_dir, patch, recipe, max_pixels=max_pixels)[None])[0].cpu()
+        except PatchAtlasError as error:
+            findings.append(_cannot(record, LATENTS, error))
+            continue
+        off = _relative(stored, given)
+        if off <= allowed:
+            continue
+        other = vae.toggled()(draw(record, input_dir, patch, recipe, max_pixels=max_pixels)[None])[0].cpu()
+        fault: Fault = "latents_unscaled" if _relative(stored, other) <= 3 * allowed else "unlike"
+        why = (
+            "they were not scaled as their stamp says" if fault == "latents_unscaled" else "for no reason that is known"
+        )
+        findings.append(_finding(fault, record, LATENTS, entry, off, allowed, why))
+    return findings
+
+
+def vae_options(store: FeatureStore) -> dict[str, Any]:
+    """Arithmetic and scaling of the stored latents, as options of `load_vae`.
+
+    Raises:
+        InputError: there is not exactly one set of latents.
+    """
+    header, _ = _the_set(store, LATENTS)
+    dtype = "fp32" if header.spec is None else header.spec.dtype
+    return {"dtype": dtype, "scaled": bool(dict(header.stamp.facts).get("latents_scaled", True))}
+
+
+def choose(records: Sequence[Record], kind: str, count: int, generator: torch.Generator) -> list[Record]:
+    """Pictures that have a kind of feature, one of each bucket in turn, at random within a bucket.
+
+    Raises:
+        InputError: there is none.
+    """
+    by_bucket = defaultdict(list)
+    for record in records:
+        if record.status == "ok" and kind in record.features and record.aspect_bucket is not None:
+            by_bucket[record.aspect_bucket].append(record)
+    if not by_bucket:
+        raise InputError(f"no picture has {kind}; give the encoder that made the features")
+    shuffled = [
+        [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+        for _, members in sorted(by_bucket.items())
+    ]
+    turns = [record for turn in zip_longest(*shuffled) for record in turn if record is not None]
+    return turns[:count]
+
+
+def _the_set(store: FeatureStore, kind: str) -> tuple[SetHeader, Recipe]:
+    sets = store.sets(kind)
+    if len(sets) != 1:
+        names = ", ".join(folder.name for folder in sets) or "none"
+        raise InputError(f"the probe needs one set of {kind} in {store.derived_dir}, there are: {names}")
+    header = store.header(sets[0])
+    return header, recipe_of(header.stamp)
+
+
+def _probe_one(
+    record: Record,
+    kind: str,
+    store: FeatureStore,
+    recipe: Recipe,
+    encoder: Encoder,
+    *,
+    input_dir: Path,
+    allowed: float,
+    cells: int,
+    batch: int,
+    max_pixels: int,
+    generator: torch.Generator,
+    tally: _Tally,
+) -> tuple[list[Finding], Tensor, Tensor]:
+    """Findings of one picture, and rows of what the encoder gives and of what is stored, to compare with others."""
+    assert record.aspect_bucket is not None
+    entry = record.features[kind]
+    patch = (encoder.spec.patch[0], encoder.spec.patch[1])
+    pixels = draw(record, input_dir, patch, recipe, max_pixels=max_pixels)
+    tokens = _on_cpu(encoder(pixels[None].to(encoder.device)))
+    given, stored = tokens.patches[0], store.read(entry)
+    grid = (pixels.shape[1] // patch[0], pixels.shape[2] // patch[1])
+    if stored.shape != given.shape:
+        off, why = float("inf"), f"{tuple(stored.shape)} is stored, the encoder gives {tuple(given.shape)}"
+        return [_finding("unlike", record, kind, entry, off, allowed, why)], given[:0], given[:0]
+    sample = torch.linspace(0, len(given) - 1, SAMPLED).long()
+    off = _relative(stored, given)
+    tally.worst = max(tally.worst, off)
+    picture = read_picture(source_path(record.image_path, input_dir), max_pixels=max_pixels)
+    case = Case(pixels, tokens, grid, picture, record.aspect_bucket)
+    findings = []
+    if off > allowed:
+        explained = explain_patches(stored, case, encoder, allowed=allowed)
+        why = "for no reason that is known" if explained is None else explained.sentence
+        findings.append(
+            _finding("unlike" if explained is None else explained.fault, record, kind, entry, off, allowed, why)
+        )
+    else:
+        probed = torch.randperm(len(given), generator=generator)[:cells].tolist()
+        tally.cells += len(probed)
+        tally.hits += _hits(encoder, pixels, stored, grid, probed, batch=batch, generator=generator)
+    findings += _beside(record, kind, store, case, encoder, allowed)
+    return findings, given[sample], stored[sample]
+
+
+def _beside(
+    record: Record, kind: str, store: FeatureStore, case: Case, encoder: Encoder, allowed: float
+) -> Iterator[Finding]:
+    """CLS, registers and resampled patches against those of the same forward."""
+    family = kind.removesuffix("_patches")
+    entry = record.features.get(f"{family}_cls")
+    plain = ALLOWED["fp32"] + ARITHMETIC[encoder.spec.dtype]
+    if entry is not None and case.tokens.cls is not None:
+        stored, given = store.read(entry), case.tokens.cls[0]
+        if _relative(stored, given) > plain:
+            why = explain_cls(stored, case, encoder)
+            yield _finding("cls_of_other_input", record, f"{family}_cls", entry, _relative(stored, given), plain, why)
+    entry = record.features.get(f"{family}_registers")
+    if entry is not None and case.tokens.registers is not None:
+        stored, given = store.read(entry), case.tokens.registers[0]
+        if _relative(stored, given) > plain:
+            why = "they are not of the patches' forward"
+            yield _finding("unlike", record, f"{family}_registers", entry, _relative(stored, given), plain, why)
+    entry = record.features.get(f"{family}_latent_patches")
+    if entry is not None and entry.grid is not None:
+        patches = case.tokens.patches[0].reshape(*case.grid, -1)
+        stored, given = store.read(entry), resample_area(patches, entry.grid).reshape(-1, patches.shape[2])
+        if stored.shape != given.shape or _relative(stored, given) > allowed:
+            why = "they are not the patches resampled by area"
+            yield _finding("unlike", record, f"{family}_latent_patches", entry, _relative(stored, given), allowed, why)
+
+
+def _hits(
+    encoder: Encoder,
+    pixels: Float[Tensor, "3 h w"],
+    stored: Float[Tensor, "n d"],
+    grid: Hw,
+    cells: Sequence[int],
+    *,
+    batch: int,
+    generator: torch.Generator,
+) -> int:
+    """How many of the cells change their own stored row most when their pixels are replaced by noise."""
+    noise = torch.rand(pixels.shape, generator=generator)
+    length = stored.norm(dim=1)
+    length = length.clamp(min=SHORT_TOKEN * float(length.quantile(0.5))).clamp(min=torch.finfo(torch.float32).tiny)
+    h, w = pixels.shape[1] // grid[0], pixels.shape[2] // grid[1]
+    hits = 0
+    for first in range(0, len(cells), batch):
+        part = cells[first : first + batch]
+        changed = pixels.repeat(len(part), 1, 1, 1)
+        for one, cell in zip(changed, part, strict=True):
+            row, column = divmod(cell, grid[1])
+            at = (slice(None), slice(row * h, row * h + h), slice(column * w, column * w + w))
+            one[at] = noise[at]
+        tokens = _on_cpu(encoder(changed.to(encoder.device))).patches
+        peaks = ((tokens - stored).norm(dim=2) / length).argmax(dim=1).tolist()
+        hits += sum(peak == cell for peak, cell in zip(peaks, part, strict=True))
+    return hits
+
+
+def _recognised(finding: Finding, given: dict[str, Tensor], stored: dict[str, Tensor], allowed: float) -> Finding:
+    """Name the picture whose features lie in the file of another, if it was probed too."""
+    mine = stored.get(finding.record or "")
+    if finding.fault != "unlike" or mine is None or len(mine) == 0:
+        return finding
+    for name, rows in given.items():
+        if name != finding.record and rows.shape == mine.shape and distance(mine, rows) <= 3 * allowed:
+            sentence = f"The features of {finding.record} are those of {name}."
+            return Finding(
+                fault="other_picture", sentence=sentence, record=finding.record, kind=finding.kind, file=finding.file
+            )
+    return finding
+
+
+def _finding(
+    fault: Fault, record: Record, kind: str, entry: FeatureEntry, off: float, allowed: float, why: str
+) -> Finding:
+    sentence = (
+        f"{kind} of {record.image_id} differ from what the encoder gives by {off:.2g} ({allowed:.2g} allowed): {why}."
+    )
+    evidence = {"difference": off, "allowed": allowed}
+    return Finding(
+        fault=fault, sentence=sentence, record=record.image_id, kind=kind, file=entry.file, evidence=evidence
+    )
+
+
+def _cannot(record: Record, kind: str, error: PatchAtlasError) -> Finding:
+    return Finding(
+        fault="source_unusable",
+        sentence=f"{record.image_path} could not be encoded again: {error}.",
+        record=record.image_id,
+        kind=kind,
+    )
+
+
+def _on_cpu(tokens: Tokens) -> Tokens:
+    return Tokens(
+        tokens.patches.float().cpu(),
+        None if tokens.cls is None else tokens.cls.float().cpu(),
+        None if tokens.registers is None else tokens.registers.float().cpu(),
+    )
+
+
+def _relative(stored: Float[Tensor, "..."], given: Float[Tensor, "..."]) -> float:
+    return float((stored - given).norm() / given.norm())

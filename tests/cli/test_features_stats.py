@@ -1,0 +1,60 @@
+"""`patchatlas features stats`: parts, merging, files and exit codes."""
+
+import json
+
+import pytest
+
+from patchatlas.cli.main import main
+from patchatlas.datasets.recipe import Recipe
+from patchatlas.datasets.stats import Statistics
+from tests.datasets.stored import TABLE, stored_ramps
+
+
+def test_a_manifest_in_parts_adds_up_to_the_whole(tmp_path, capsys):
+    stored_ramps(tmp_path, skipped=2)
+    common = ["features", "stats", "--kind", "fake_patches", "--format", "json"]
+    manifest = ["--manifest", str(tmp_path / "dataset.jsonl")]
+    assert main([*common, *manifest, "--output", str(tmp_path / "whole.safetensors")]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    parts = []
+    for k in range(3):
+        parts.append(str(tmp_path / f"part-{k}.json"))
+        assert main([*common, *manifest, "--shard", f"{k}/3", "--output", parts[-1]]) == 0
+    capsys.readouterr()
+    assert main([*common, "--merge", *parts]) == 0
+    merged = json.loads(capsys.readouterr().out)
+    assert merged["images"] == whole["images"] == 6
+    assert merged["tokens"] == whole["tokens"] == 127
+    assert merged["norm"] == pytest.approx(whole["norm"], rel=1e-12)
+    assert Statistics.load(tmp_path / "whole.safetensors").channels.count == 127
+
+
+def test_people_are_told_the_norms_and_the_loudest_channel(tmp_path, capsys):
+    stored_ramps(tmp_path, Recipe(buckets=TABLE, storage="int8"))
+    output = tmp_path / "stats.json"
+    arguments = ["--manifest", str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches", "--output", str(output)]
+    assert main(["features", "stats", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "fake_patches: 6 images, 127 tokens of 3 channels" in out
+    assert "norm of a token: mean" in out
+    assert "loudest channel: " in out
+    assert f"written to {output}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--merge", "a.json", "--shard", "0/2"], 2, "give one of them"),
+        (["--shard", "2/2"], 2, "shard"),
+        (["--output", "stats.npz"], 2, "must end in"),
+        (["--merge", "absent.json"], 4, "no file absent.json"),
+        (["--manifest", "absent.jsonl"], 4, "absent.jsonl"),
+        (["--kind", "dinov3_patches"], 4, "has no dinov3_patches; it has: fake_cls"),
+    ],
+)
+def test_mistakes_have_their_exit_codes(tmp_path, capsys, monkeypatch, arguments, code, message):
+    (tmp_path / "data").mkdir()
+    stored_ramps(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["features", "stats", *arguments]) == code
+    assert message in capsys.readouterr().err
