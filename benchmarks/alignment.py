@@ -1,6 +1,6 @@
 """What misaligned patches cost: how well a linear map finds the latents and colours of each cell from its patch.
 
-    python benchmarks/alignment.py [--encoders tiny vits16 vits14 sift] [--json FILE]
+    python benchmarks/alignment.py [--encoders pixels tiny vits16 vits14 sift] [--json FILE]
 
 Ridge regression from the patch of a cell to what lies in the cell: the 2 x 2 latents of a small autoencoder of stride 8
 (random weights), and mean colour and mean absolute gradient. R2 is that of pictures that the regression has not seen,
@@ -16,7 +16,7 @@ Patch 14 does not meet latent tokens one to one: `resampled` is by area on the g
 both flat lists, as a loss that cuts both to the shorter length does.
 
 Photos: those of Debian's opencv-doc (`make data` fetches it) and the one shipped with the package. Encoders have random
-weights, so no download is needed; `sift` is bundled:sift.
+weights, so no download is needed; `sift` is bundled:sift; `pixels` gives the pixels of the patch themselves.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import patchatlas
@@ -69,6 +70,8 @@ ViTs = {
         family="dinov2", patch=(14, 14), dim=384, depth=12, heads=6, registers=4, ffn_hidden=1536, table_grid=(37, 37)
     ),
 }
+
+ENCODERS = ("pixels", *ViTs, "sift")
 
 Make = Callable[[Encoder, Tensor, Tokens, LatentMatch], Tensor]
 """Pixels of a bucket and their tokens to one row of features for each latent token."""
@@ -111,6 +114,40 @@ def random_vit(name: str) -> Encoder:
         source="random",
     )
     return VitEncoder(network, spec)
+
+
+class PixelEncoder:
+    """The pixels of a patch are its features, for comparison."""
+
+    device = torch.device("cpu")
+    spec = EncoderSpec(
+        name="pixels",
+        family="pixels",
+        patch=(CELL, CELL),
+        dim=3 * CELL**2,
+        registers=0,
+        has_cls=False,
+        channels=3,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        layer=0,
+        depth=1,
+        norm="none",
+        dtype="fp32",
+        licence="cc0-1.0",
+        weights_sha256="0" * 64,
+        source="none",
+    )
+
+    def __call__(self, pixels: Tensor, /) -> Tokens:
+        return Tokens(F.unfold(pixels, CELL, stride=CELL).transpose(1, 2))
+
+
+def load(name: str) -> Encoder:
+    """An encoder by the name that `--encoders` has for it."""
+    if name == "pixels":
+        return PixelEncoder()
+    return load_encoder("bundled:sift", device="cpu") if name == "sift" else random_vit(name)
 
 
 def random_vae(folder: Path) -> Callable[[Tensor], Tensor]:
@@ -244,7 +281,7 @@ def pictures() -> Iterator[Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", nargs="+", default=["tiny", "vits16", "vits14", "sift"], choices=[*ViTs, "sift"])
+    parser.add_argument("--encoders", nargs="+", default=ENCODERS, choices=ENCODERS)
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -259,7 +296,7 @@ def main() -> None:
     print(f"{len(photos)} pictures, {sum(map(len, targets['latents']))} cells")
     rows = []
     for name in options.encoders:
-        encoder = load_encoder("bundled:sift", device="cpu") if name == "sift" else random_vit(name)
+        encoder = load(name)
         with torch.inference_mode():
             tokens = [tokens_of(encoder, pixels) for pixels in photos]
         for way in ways_for(encoder):

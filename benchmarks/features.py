@@ -126,7 +126,7 @@ def measure(one: PictureSet, args: argparse.Namespace, work: Path, facts: Facts,
     """Add rounds to `facts` until there are as many as asked for; tell of each by calling `save`."""
     count = one.count[args.quick]
     found = facts["sets"].setdefault(one.name, {"pictures": count, "rounds": [], "processes": {}, "cosine": {}})
-    if len(found["rounds"]) >= args.rounds:
+    if len(found["rounds"]) >= args.rounds and found["processes"]:
         return
     job, first = prepare(one, work, count=count)
     found["operations"] = sum(operations(tuple(shape), one.layers) for shape in job["shapes"].values())
@@ -144,6 +144,7 @@ def measure(one: PictureSet, args: argparse.Namespace, work: Path, facts: Facts,
                 if not found["rounds"] and not name.startswith(("model", "products")):
                     found["cosine"][name] = cosine(name, work, files)
             found["rounds"].append(row)
+            print(f"{one.name}: round {len(found['rounds'])} of {args.rounds}", file=sys.stderr, flush=True)
             save()
     for name, command in commands(one, job, args, work).items():
         start = time.perf_counter()
@@ -220,7 +221,7 @@ def table(one: PictureSet, found: Facts) -> str:
         f"### {one.name}: {count} pictures, {found['tokens'] / count:.0f} patches each, {one.layers} blocks; "
         f"{one.bound} takes the time",
         "",
-        f"{len(rounds)} rounds, load at their beginning {', '.join(f'{load:.1f}' for load in loads)}. Products: "
+        f"Rounds: {len(rounds)}; load when each began: {', '.join(f'{load:.1f}' for load in loads)}. Products: "
         f"{rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, {rates['bf16'] / 1e9:.0f} in bf16.",
         "",
         "| | img/s, median | best | patchatlas fp32 is so many times as fast | bf16 | of products | peak MB "

@@ -48,6 +48,43 @@ def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_end(t
     assert done == [("sync", "part"), ("rename", "a.bin"), ("sync", tmp_path.name)]
 
 
+def test_the_sync_of_the_name_may_be_left_to_the_caller(tmp_path, monkeypatch):
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    write_bytes(tmp_path / "a.bin", b"new", sync_name=False)
+    assert len(synced) == 1
+    assert ".part" in synced[0]
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_a_system_that_writes_a_part_at_a_time_writes_all(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
+    write_bytes(tmp_path / "a.bin", b"0123456789")
+    assert (tmp_path / "a.bin").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_failure_to_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, call):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+
+    def refused(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, call, refused)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_file_in_the_working_folder_has_no_folder_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_bytes("a.bin", b"new")
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         write_text(tmp_path / "absent" / "a.txt", "x")

@@ -398,7 +398,7 @@ FAULTS = (
         "stitch/diagnosis/coverage.py",
         "        if self.dropped:\n",
         "        if False:\n",
-        _DIAGNOSIS,
+        _MARGINS,
     ),
     Fault(
         "brightness let through",

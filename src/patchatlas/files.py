@@ -43,10 +43,38 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write `content` to `path` in one step."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+def write_bytes(path: str | Path, content: bytes, *, sync_name: bool = True) -> None:
+    """Write `content` to `path` in one step, as `replacing` does.
+
+    Args:
+        path: its folder exists.
+        content: all of the file.
+        sync_name: also put the name on the disk before this returns. Without it `sync_folder` is left to the caller,
+            who calls it once for many files.
+
+    Raises:
+        InputError: the folder of `path` does not exist.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part{os.path.splitext(name)[1]}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"cannot write {path}: the folder {folder} does not exist; create it first") from error
+    try:
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if sync_name:
+        sync_folder(Path(folder))
 
 
 def write_text(path: str | Path, content: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from patchatlas.errors import StampError
 from patchatlas.spec import EncoderSpec
@@ -41,7 +42,7 @@ class Stamp:
         }
         return Stamp(tuple(sorted(facts.items())))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the facts, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

@@ -77,3 +77,9 @@ def test_kinds_cap_and_split(built: tuple[Path, list[Record]], capsys: pytest.Ca
 )
 def test_mistakes(built: tuple[Path, list[Record]], more: list[str], code: int) -> None:
     assert pack(built[0], *more) == code
+
+
+def test_everything_lies_beside_the_manifest_unless_said_otherwise(built: tuple[Path, list[Record]]) -> None:
+    folder, _ = built
+    assert main(["features", "pack", "--manifest", str(folder / "dataset.jsonl")]) == 0
+    assert (folder / "shards" / "index.json").is_file()

@@ -175,7 +175,7 @@ def open_set(folder) -> FeatureStore:
 def build(folder, ids: list[str], mine: list[str]) -> FidelityLog:
     """One worker that has the pictures `mine` of `ids`."""
     with open_set(folder) as store:
-        log = FidelityLog(store, KIND, STAMP, dtype="int8", image_ids=ids)
+        log = FidelityLog(store, KIND, STAMP, dtype="int8", sample=choose_sample(ids))
         for image_id in mine:
             values = noise(12, 16, seed=ids.index(image_id))
             if log.wants(image_id):
@@ -202,7 +202,7 @@ def test_the_pixels_of_latents_count_as_tokens(tmp_path):
     latents = noise(4, 48).reshape(4, 6, 8)
     content = encode_array(latents, "int8", channel_axis=0)
     with open_set(tmp_path) as store:
-        log = FidelityLog(store, KIND, STAMP, dtype="int8", image_ids=["a"])
+        log = FidelityLog(store, KIND, STAMP, dtype="int8", sample=frozenset("a"))
         log.add("a", latents, content)
         report = log.report()
     tokens, back = latents.reshape(4, 48).T, decode_array(content, "int8").reshape(4, 48).T
@@ -212,7 +212,7 @@ def test_the_pixels_of_latents_count_as_tokens(tmp_path):
 
 def test_fp32_has_nothing_to_measure(tmp_path):
     with open_set(tmp_path) as store:
-        log = FidelityLog(store, KIND, STAMP, dtype="fp32", image_ids=["a", "b"])
+        log = FidelityLog(store, KIND, STAMP, dtype="fp32", sample=frozenset("ab"))
         assert not log.wants("a")
         assert log.save() is None
         assert read_report(store.folder(KIND, STAMP)) is None

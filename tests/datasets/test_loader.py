@@ -173,7 +173,7 @@ def take(loader: FeatureLoader, count: int) -> list[Batch]:
     return list(itertools.islice(iter(loader), count))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3)), max_size=4),
     st.integers(1, 4),

@@ -268,10 +268,10 @@ def test_a_run_that_dies_leaves_the_old_manifest(folder, monkeypatch):
     path = write(folder / "m.jsonl", old_row("wide.jpg", dinov3_embedding=[0.5]), old_row("tall.jpg"))
     before = path.read_bytes()
 
-    def die(_path, _target):
+    def die(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.Path, "replace", die)
+    monkeypatch.setattr(files.os, "fsync", die)
     with pytest.raises(KeyboardInterrupt):
         run(path)
     assert path.read_bytes() == before

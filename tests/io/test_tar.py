@@ -65,8 +65,11 @@ def test_part_file_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
         broken()
     assert [p.name for p in tmp_path.iterdir()] == ["shard-000000.tar"]
     assert path.read_bytes() == b"old"
+    (tmp_path / "link").hardlink_to(path)
     with part_file(path) as handle:
         handle.write(b"new")
+    assert (tmp_path / "link").read_bytes() == b"old"  # renamed over, not written into
+    (tmp_path / "link").unlink()
     assert [p.name for p in tmp_path.iterdir()] == ["shard-000000.tar"]
     assert path.read_bytes() == b"new"
 

@@ -196,6 +196,8 @@ def test_coverage_by_hand():
     assert found.expected_mean == pytest.approx(48 / 24)
     assert found.lit_part == 0.5
     assert found.dropped == (2,)
+    assert found.fault.verdict == "dropped"
+    assert "1 of 3 tiles are missing from the canvas: rows 2" in found.fault.sentence
     assert coverage_stats(coverage, positions[:2], (4, 4), origin=(0, 0)).fault is None
     assert coverage_stats(coverage, positions, (4, 4), origin=None).dropped == ()
 

@@ -130,14 +130,21 @@ class FidelityLog:
 
     A worker asks `wants` for each picture, and calls `add` before it commits one that is wanted; whoever finishes last
     calls `save`. Nothing is wanted of fp32.
+
+    Args:
+        store: where the set lies; it is open.
+        kind: of the set.
+        stamp: of the set.
+        dtype: how its features are stored.
+        sample: what `choose_sample` gave for all pictures of the manifest, the same for every worker.
     """
 
     def __init__(
-        self, store: FeatureStore, kind: str, stamp: Stamp, *, dtype: StoredDtype, image_ids: Iterable[str]
+        self, store: FeatureStore, kind: str, stamp: Stamp, *, dtype: StoredDtype, sample: frozenset[str]
     ) -> None:
         self._folder = store.folder(kind, stamp)
         self._kind, self._stamp, self._dtype = kind, stamp, dtype
-        self.sample = frozenset() if dtype == "fp32" else choose_sample(image_ids)
+        self.sample: frozenset[str] = frozenset() if dtype == "fp32" else sample
 
     def wants(self, image_id: str) -> bool:
         """Whether this picture is in the sample."""
@@ -214,7 +221,7 @@ def read_report(folder: Path) -> FidelityReport | None:
 def describe(report: FidelityReport) -> str:
     """The report in one line for people."""
     return (
-        f"{report.dtype}: cosine mean {report.cosine_mean:.7f}, p1 {report.cosine_p1:.7f}, min {report.cosine_min:.7f} "
+        f"{report.dtype}: cosine mean {report.cosine_mean:.9f}, p1 {report.cosine_p1:.9f}, min {report.cosine_min:.9f} "
         f"(worst in {report.worst_image}); patch match {100 * report.match_agreement:.2f} % of {report.match_queries}; "
         f"norm error mean {report.norm_error_mean:.1e}, max {report.norm_error_max:.1e}; "
         f"{report.images} images, {report.tokens} tokens"

@@ -30,7 +30,9 @@ def geometric_periods(head_dim: int, ndim: int, base: float = 100.0) -> Float[Te
     read from it and not computed (the difference moves tokens by about 1e-2).
     """
     count = head_dim // (2 * ndim)
-    return torch.pow(torch.tensor(base), torch.arange(count, dtype=torch.float32) / count)
+    # Computed on the CPU: arithmetic on the meta device imports torch's compiler, which takes a second or two.
+    steps = torch.arange(count, dtype=torch.float32, device="cpu") / count
+    return torch.pow(torch.tensor(base, device="cpu"), steps).to(torch.get_default_device())
 
 
 def patch_centres(grid: tuple[int, ...]) -> Float[Tensor, "n ndim"]:
@@ -80,12 +82,13 @@ class Rope(nn.Module):
     def forward(self, grid: tuple[int, ...]) -> Table:
         """Cosines and sines, float32, for all tokens of an input with this patch grid; prefix rows are 1 and 0."""
         key = (grid, self.periods.device)
-        if key not in self._tables:
+        table = self._tables.pop(key, None)
+        if table is None:
             with torch.inference_mode(False), torch.no_grad():
                 centres = patch_centres(grid).to(self.periods.device)
                 angles = nn.functional.pad(patch_angles(centres, self.periods.float()), (0, 0, self.prefix, 0))
-                self._tables[key] = (angles.cos(), angles.sin())
-            while len(self._tables) > CACHED_GRIDS:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(key)
-        return self._tables[key]
+                table = (angles.cos(), angles.sin())
+        self._tables[key] = table  # as the latest; each step is whole by itself, for several threads may be here
+        while len(self._tables) > CACHED_GRIDS:
+            self._tables.popitem(last=False)
+        return table

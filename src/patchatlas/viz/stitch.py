@@ -173,7 +173,7 @@ class View:
         name: of the orientation.
         values: real, what to show.
         covered: where tiles lie.
-        residual: of the tiles against this canvas.
+        residual: of the tiles against this canvas; NaN where no two overlap.
         used: whether the positions were used so.
     """
 
@@ -195,7 +195,8 @@ def contact_sheet(views: Sequence[View], *, title: str, side: int = 260) -> Imag
     sheet = Image.new("RGB", size, BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     draw.text((gap, gap + line), title, font=font_of(round(1.2 * em)), fill=TEXT, anchor="ls")
-    best = min(views, key=lambda view: view.residual)
+    known = [view for view in views if not math.isnan(view.residual)]
+    best = min(known, key=lambda view: view.residual) if known else None
     for n, view in enumerate(views):
         x, y = gap + n % columns * (side + gap), gap + 2 * line + n // columns * cell
         bar = value_bar(view.values, view.covered)
@@ -206,6 +207,6 @@ def contact_sheet(views: Sequence[View], *, title: str, side: int = 260) -> Imag
         name = f"{view.name} (used)" if view.used else view.name
         draw.text((x, y + side + line), name, font=font_of(em), fill=CHOSEN if view.used else TEXT, anchor="ls")
         lowest = ", the least" if view is best else ""
-        told = f"residual {view.residual:.4f}{lowest}"
+        told = "no two tiles overlap" if math.isnan(view.residual) else f"residual {view.residual:.4f}{lowest}"
         draw.text((x, y + side + 2 * line - em // 4), told, font=font_of(round(0.9 * em)), fill=FAINT, anchor="ls")
     return np.array(sheet)

@@ -153,7 +153,7 @@ def test_a_rerun_does_nothing(settings, use_encoder):
     assert {path: path.stat().st_mtime_ns for path in made.derived_dir.rglob("*.npy")} == before
 
 
-@pytest.mark.parametrize("harm", ["removed", "cut short", "no entry"])
+@pytest.mark.parametrize("harm", ["removed", "cut short", "no entry", "another stamp"])
 def test_what_is_missing_is_made_again_in_the_same_bytes(settings, snapshot, harm):
     made = settings()
     build(made)
@@ -167,7 +167,10 @@ def test_what_is_missing_is_made_again_in_the_same_bytes(settings, snapshot, har
         rows = [json.loads(line) for line in made.manifest.read_text().splitlines()]
         for row in rows:
             if row["image_id"] == victim.stem:
-                row["features"] = {}
+                patches = row["features"]["dinov3_patches"]
+                row["features"] = (
+                    {} if harm == "no entry" else {**row["features"], "dinov3_patches": {**patches, "stamp": "0" * 64}}
+                )
         made.manifest.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert build(made).passes[0].done == 1
     assert files(made, snapshot) == before

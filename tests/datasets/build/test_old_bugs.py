@@ -129,6 +129,23 @@ def test_bug_6_aside_of_a_set_that_only_some_pictures_have(settings, use_encoder
     assert {file.partition("/")[0] for file in files} == set(sets.values())
 
 
+def test_bug_6_a_kill_between_moving_a_set_and_writing_the_manifest(settings, use_encoder, tmp_path, photos):
+    """Old entries go even then, also that of a picture that can no longer be read."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(photos, folder)
+    use_encoder(FakeEncoder(registers=4))
+    made = settings(input_dir=folder, passes=("encoder",))
+    for name in build(made).passes[0].sets.values():
+        (made.derived_dir / "_old").mkdir(exist_ok=True)
+        (made.derived_dir / name).rename(made.derived_dir / "_old" / name)
+    (folder / "tall.jpg").write_bytes(b"")
+    use_encoder(FakeEncoder(registers=2))
+    report = build(made)
+    assert [one.image_path for one in report.skipped] == ["tall.jpg"]
+    files = {e.file.partition("/")[0] for r in read_manifest(made.manifest) for e in r.features.values()}
+    assert files == set(report.passes[0].sets.values())
+
+
 @pytest.mark.parametrize("left", [0, 1, 200])
 def test_bug_8_a_file_cut_short_does_not_count_as_done(settings, use_encoder, left):
     """Files were written under their own names, and whatever was there counted as done."""

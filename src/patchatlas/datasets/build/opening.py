@@ -57,7 +57,7 @@ def open_manifest(settings: Settings, *, on_scan: OnScan | None = None) -> Opene
     if not settings.manifest.parent.is_dir():
         raise InputError(f"there is no folder {settings.manifest.parent} for {settings.manifest.name}; create it first")
     with locked(settings.manifest):
-        known = _current(settings) if settings.manifest.exists() else []
+        known, on_disk = _current(settings) if settings.manifest.exists() else ([], None)
         recipe = settings.recipe
         if settings.learn_buckets is not None:
             recipe = replace(recipe, buckets=_learnt_table(settings, known))
@@ -71,7 +71,7 @@ def open_manifest(settings: Settings, *, on_scan: OnScan | None = None) -> Opene
                 )
         if settings.strict:
             _require_read(records)
-        if not settings.manifest.exists() or records != read_if_current(settings.manifest):
+        if records != on_disk:
             with disk_errors(settings.manifest):
                 write_manifest(settings.manifest, records)
     _require_buckets(records, recipe)
@@ -85,10 +85,11 @@ def read_if_current(manifest: Path) -> list[Record] | None:
     return read_manifest(manifest)
 
 
-def _current(settings: Settings) -> list[Record]:
-    """The manifest with what killed runs left, migrated if that is asked for."""
+def _current(settings: Settings) -> tuple[list[Record], list[Record] | None]:
+    """The records with what killed runs left, migrated if so asked, and what the file holds, if that is current."""
     if "migrate" not in settings.passes:
-        return absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
+        records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
+        return records, records
     before = read_if_current(settings.manifest)
     if before is not None:  # what a journal says is of the pictures as they were: it goes first
         before = absorb(settings.manifest, before, settings.derived_dir)
@@ -104,7 +105,9 @@ def _current(settings: Settings) -> list[Record]:
         max_pixels=settings.max_pixels,
         workers=settings.workers or 4,
     )
-    return after if before is None else [_still_skipped(old, new) for old, new in zip(before, after, strict=True)]
+    if before is None:
+        return after, None
+    return [_still_skipped(old, new) for old, new in zip(before, after, strict=True)], before
 
 
 def _still_skipped(before: Record, after: Record) -> Record:

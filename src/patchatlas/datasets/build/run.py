@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from patchatlas.datasets.build.units import Unit, cut_units, limit
 from patchatlas.datasets.recipe import Recipe
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.feature_store import FeatureStore
-from patchatlas.io.manifest import Record, RecordError, read_manifest, write_manifest
+from patchatlas.io.manifest import FeatureEntry, Record, RecordError, read_manifest, write_manifest
 
 Executor = Literal["local", "ray"]
 
@@ -70,26 +71,24 @@ def build(settings: Settings, *, executor: Executor = "local", on_progress: OnPr
 def _open_sets(
     store: FeatureStore, feature_pass: FeaturePass, settings: Settings, records: list[Record]
 ) -> list[Record]:
-    """Open the set of each kind, and give the records without features whose set was moved aside for it."""
-    stale = set()
+    """Open the set of each kind; the records lose entries of sets that were moved aside, now or before a kill."""
     for kind in feature_pass.kinds:
-        opened = store.open_set(
+        store.open_set(
             kind.name,
             kind.stamp,
             spec=feature_pass.spec,
             config=feature_pass.config,
             backup_old=settings.backup_old,
         )
-        stale |= {before.name for before, _ in opened.moved}
-    if not stale:
+    stamps = {kind.name: kind.stamp.digest for kind in feature_pass.kinds}
+
+    def valid(record: Record) -> dict[str, FeatureEntry]:
+        return {name: entry for name, entry in record.features.items() if stamps.get(name, entry.stamp) == entry.stamp}
+
+    if all(len(valid(record)) == len(record.features) for record in records):
         return records
     with locked(settings.manifest):
-        kept = [
-            replace(
-                record, features={k: e for k, e in record.features.items() if e.file.partition("/")[0] not in stale}
-            )
-            for record in read_manifest(settings.manifest)
-        ]
+        kept = [replace(record, features=valid(record)) for record in read_manifest(settings.manifest)]
         with disk_errors(settings.manifest):
             write_manifest(settings.manifest, kept)
     return kept
@@ -117,14 +116,12 @@ def _run_pass(
     done = tokens = written = 0
     skipped: dict[str, RecordError] = {}
     tell(Progress(stage=feature_pass.name, done=0, total=total))
-    for step in _steps(executor, todo, feature_pass, store=store, settings=settings, recipe=recipe):
-        done, tokens, written = done + step.done, tokens + step.tokens, written + step.bytes
-        skipped.update(step.skipped)
-        tell(
-            Progress(
-                stage=feature_pass.name, done=done + len(skipped), total=total, skipped=len(skipped), tokens=tokens
-            )
-        )
+    with closing(_steps(executor, todo, feature_pass, store=store, settings=settings, recipe=recipe)) as steps:
+        for step in steps:
+            done, tokens, written = done + step.done, tokens + step.tokens, written + step.bytes
+            skipped.update(step.skipped)
+            ended = done + len(skipped)
+            tell(Progress(stage=feature_pass.name, done=ended, total=total, skipped=len(skipped), tokens=tokens))
     report = PassReport(
         name=feature_pass.name,
         done=done,
@@ -145,14 +142,16 @@ def _steps(
     store: FeatureStore,
     settings: Settings,
     recipe: Recipe,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
+    """What the executor finishes; to be closed, which ends its threads."""
     if not units:
-        return iter(())
+        return
     if executor == "ray":
         from patchatlas.datasets.build.executors import ray
 
-        return ray.run_units(units, feature_pass, settings=settings, recipe=recipe)
-    return local.run_units(units, feature_pass, store=store, settings=settings, recipe=recipe)
+        yield from ray.run_units(units, feature_pass, settings=settings, recipe=recipe)
+    else:
+        yield from local.run_units(units, feature_pass, store=store, settings=settings, recipe=recipe)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -161,10 +160,10 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _is_done(record: Record, feature_pass: FeaturePass, sizes: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether every kind of the pass is stored: the manifest has its stamp, and its file is there with its size."""
+    """Whether every kind of the pass is stored: an entry (of its stamp, see `_open_sets`) and a file of that size."""
     for kind in feature_pass.kinds:
         entry = record.features.get(kind.name)
-        if entry is None or entry.stamp != kind.stamp.digest or sizes[kind.name].get(entry.file) != entry.bytes:
+        if entry is None or sizes[kind.name].get(entry.file) != entry.bytes:
             return False
     return True
 
