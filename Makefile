@@ -5,6 +5,8 @@
 #   make check     format, lint, types, import layers, tests: what must hold before a commit
 #   make data      fetch, by name, the Debian packages whose pictures the tests use (about 100 MB, once a machine)
 #   make parity    the tests against timm, which needs torchvision and so stays out of the environment
+#   make slow      the tests that take more than a few seconds each: kills, Ray, whole training cycles
+#   make mutants   plant faults in the stitching code one by one and see a test catch each
 #   make docs      the manual, warnings as errors
 #   make lock      resolve the dependencies anew and write constraints.txt
 #
@@ -24,7 +26,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(PIP_CONSTRAINT)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv demo test check format lint types imports data parity docs lock
+.PHONY: venv demo test slow mutants check format lint types imports data parity docs lock
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -44,6 +46,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses auto $(PYTEST_ARGS)
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses auto -m slow $(PYTEST_ARGS)
+
+mutants: $(INSTALLED)
+	$(BIN)/python tools/mutate_stitch.py
 
 check: format lint types imports test
 

@@ -42,7 +42,7 @@ def test_a_build_reports_counts_bytes_time_and_manifest(arguments, tmp_path, cap
     assert err == ""
     assert (result["done"], result["there"], result["skipped"], result["pictures"]) == (3, 0, 0, 3)
     assert result["manifest"] == str(tmp_path / "data.jsonl")
-    assert result["bytes"] == sum(path.stat().st_size for path in (tmp_path / "derived").rglob("*.npy"))
+    assert result["bytes"] == sum(path.stat().st_size for path in (tmp_path / "derived").glob("*@*/*.npy"))
     assert 0 < result["passes"][0]["seconds"] < result["seconds"]
     assert main([*arguments, "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["there"] == 3

@@ -12,7 +12,7 @@ from tests.datasets.stored import stored_ramps
 @pytest.mark.parametrize(("to", "count"), [("zarr", 1), ("safetensors", 4), ("feature-maps", 6)])
 def test_each_format(tmp_path, capsys, to, count):
     stored_ramps(tmp_path)
-    arguments = ["--to", to, "--manifest", str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches"]
+    arguments = ["--to", to, str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches"]
     assert main(["features", "export", *arguments, "--output", str(tmp_path / "out"), "--format", "json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["images"] == 6
@@ -25,7 +25,6 @@ def test_each_format(tmp_path, capsys, to, count):
 def test_images_left_out_are_exit_3_and_listed(tmp_path, capsys):
     stored_ramps(tmp_path, skipped=25)
     arguments = [
-        "--manifest",
         str(tmp_path / "dataset.jsonl"),
         "--kind",
         "fake_patches",
@@ -51,6 +50,6 @@ def test_images_left_out_are_exit_3_and_listed(tmp_path, capsys):
 def test_mistakes_have_their_exit_codes(tmp_path, capsys, to, kind, code, message):
     stored_ramps(tmp_path)
     (tmp_path / "out").mkdir()
-    arguments = ["--to", to, "--manifest", str(tmp_path / "dataset.jsonl"), "--kind", kind]
+    arguments = ["--to", to, str(tmp_path / "dataset.jsonl"), "--kind", kind]
     assert main(["features", "export", *arguments, "--output", str(tmp_path / "out")]) == code
     assert message in capsys.readouterr().err

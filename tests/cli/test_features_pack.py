@@ -19,7 +19,7 @@ def built(tmp_path: Path) -> tuple[Path, list[Record]]:
 
 
 def pack(folder: Path, *more: str) -> int:
-    flags = ["--manifest", "dataset.jsonl", "--derived-dir", "derived", "--output-dir", "shards"]
+    flags = ["dataset.jsonl", "--derived-dir", "derived", "--output-dir", "shards"]
     paths = [str(folder / flag) if not flag.startswith("--") else flag for flag in flags]
     return main(["features", "pack", *paths, *more])
 
@@ -73,13 +73,18 @@ def test_kinds_cap_and_split(built: tuple[Path, list[Record]], capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [(["--kinds", "clip"], 2), (["--max-mb", "0"], 2), (["--manifest", "nowhere.jsonl"], 4)],
+    [(["--kinds", "clip"], 2), (["--max-mb", "0"], 2)],
 )
 def test_mistakes(built: tuple[Path, list[Record]], more: list[str], code: int) -> None:
     assert pack(built[0], *more) == code
 
 
+def test_no_such_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "pack", "nowhere.jsonl"]) == 4
+    assert "nowhere.jsonl" in capsys.readouterr().err
+
+
 def test_everything_lies_beside_the_manifest_unless_said_otherwise(built: tuple[Path, list[Record]]) -> None:
     folder, _ = built
-    assert main(["features", "pack", "--manifest", str(folder / "dataset.jsonl")]) == 0
+    assert main(["features", "pack", str(folder / "dataset.jsonl")]) == 0
     assert (folder / "shards" / "index.json").is_file()

@@ -13,7 +13,7 @@ from tests.datasets.stored import TABLE, stored_ramps
 def test_a_manifest_in_parts_adds_up_to_the_whole(tmp_path, capsys):
     stored_ramps(tmp_path, skipped=2)
     common = ["features", "stats", "--kind", "fake_patches", "--format", "json"]
-    manifest = ["--manifest", str(tmp_path / "dataset.jsonl")]
+    manifest = [str(tmp_path / "dataset.jsonl")]
     assert main([*common, *manifest, "--output", str(tmp_path / "whole.safetensors")]) == 0
     whole = json.loads(capsys.readouterr().out)
     parts = []
@@ -32,7 +32,7 @@ def test_a_manifest_in_parts_adds_up_to_the_whole(tmp_path, capsys):
 def test_people_are_told_the_norms_and_the_loudest_channel(tmp_path, capsys):
     stored_ramps(tmp_path, Recipe(buckets=TABLE, storage="int8"))
     output = tmp_path / "stats.json"
-    arguments = ["--manifest", str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches", "--output", str(output)]
+    arguments = [str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches", "--output", str(output)]
     assert main(["features", "stats", *arguments]) == 0
     out = capsys.readouterr().out
     assert "fake_patches: 6 images, 127 tokens of 3 channels" in out
@@ -45,11 +45,13 @@ def test_people_are_told_the_norms_and_the_loudest_channel(tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         (["--merge", "a.json", "--shard", "0/2"], 2, "give one of them"),
-        (["--shard", "2/2"], 2, "shard"),
-        (["--output", "stats.npz"], 2, "must end in"),
+        (["data/dataset.jsonl", "--shard", "2/2"], 2, "shard"),
+        (["data/dataset.jsonl", "--output", "stats.npz"], 2, "must end in"),
         (["--merge", "absent.json"], 4, "no file absent.json"),
-        (["--manifest", "absent.jsonl"], 4, "absent.jsonl"),
-        (["--kind", "dinov3_patches"], 4, "has no dinov3_patches; it has: fake_cls"),
+        (["absent.jsonl"], 4, "absent.jsonl"),
+        ([], 2, "give either a MANIFEST"),
+        (["data/dataset.jsonl", "--merge", "a.json"], 2, "give either a MANIFEST"),
+        (["data/dataset.jsonl", "--kind", "dinov3_patches"], 4, "has no dinov3_patches; it has: fake_cls"),
     ],
 )
 def test_mistakes_have_their_exit_codes(tmp_path, capsys, monkeypatch, arguments, code, message):

@@ -227,6 +227,8 @@ def rates(progress: "Progress", seconds: float) -> str:
 
 def describe(report: "Report") -> str:
     """The report in lines for people."""
+    from patchatlas.datasets import fidelity as lossy
+
     lines = []
     for one in report.passes:
         speed = f" ({one.done / one.seconds:.2f} images/s)" if one.done and one.seconds else ""
@@ -235,6 +237,7 @@ def describe(report: "Report") -> str:
             f"{one.seconds:.1f} s{speed}"
         )
         lines += [f"  {folder}" for folder in one.sets.values()]
+        lines += [f"  stored {kind} against fp32: {lossy.describe(found)}" for kind, found in one.fidelity.items()]
     lines += [f"skipped {one.image_path}: {one.error.type}: {one.error.message}" for one in report.skipped[:LISTED]]
     if len(report.skipped) > LISTED:
         lines.append(f"... and {len(report.skipped) - LISTED} more skipped, each with its reason in the manifest")

@@ -23,7 +23,7 @@ class Config(Output):
     """The format."""
     output: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder to write; for zarr it must not be there yet."""
-    manifest: Annotated[Path, tyro.conf.arg(metavar="PATH")] = Path("data/dataset.jsonl")
+    manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
     """Manifest that `features build` wrote."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""

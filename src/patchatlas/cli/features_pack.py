@@ -22,7 +22,7 @@ LISTED = 20
 class Config(Output):
     """What `patchatlas features pack` is asked to do."""
 
-    manifest: Annotated[Path, tyro.conf.arg(metavar="PATH")] = Path("data/dataset.jsonl")
+    manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
     """Manifest that `features build` wrote."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Config(Output):
     """What `patchatlas features stats` is asked to do."""
 
-    manifest: Annotated[Path, tyro.conf.arg(metavar="PATH")] = Path("data/dataset.jsonl")
-    """Manifest that `features build` wrote."""
+    manifest: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="MANIFEST")] = None
+    """Manifest that `features build` wrote; none with --merge."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""
     kind: Annotated[str, tyro.conf.arg(metavar="KIND")] = "dinov3_patches"
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
     """Take or merge statistics, write and print them.
 
     Raises:
-        UsageError: --shard with --merge, or a shard that does not exist.
+        UsageError: --shard or a manifest with --merge, neither manifest nor --merge, or a shard that does not exist.
         InputError: no such manifest, kind or file.
         StampError: features made in different ways.
         ResourceError: the file cannot be written.
@@ -49,11 +49,14 @@ def run(config: Config) -> int:
 
     if config.merge and config.shard is not None:
         raise UsageError("--shard takes a part, --merge adds parts up; give one of them")
+    if (config.manifest is None) == (not config.merge):
+        raise UsageError("give either a MANIFEST to take statistics of, or --merge with files to add up")
     if config.output is not None and config.output.suffix not in (".json", ".safetensors"):
         raise UsageError(f"--output {config.output.name} must end in .json or .safetensors")
     if config.merge:
         found = merge_statistics([Statistics.load(path) for path in config.merge])
     else:
+        assert config.manifest is not None, "checked above"
         shard = parse_shard(config.shard or "0/1")
         records = shard.of([record for record in read_manifest(config.manifest) if record.status == "ok"])
         with progress() as bar:

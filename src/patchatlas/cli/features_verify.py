@@ -26,7 +26,7 @@ LISTED = 5
 class Config(Output):
     """What `patchatlas features verify` is asked to do."""
 
-    manifest: tyro.conf.Positional[Path]
+    manifest: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MANIFEST")]
     """Manifest of the features."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder of the features; `derived` beside the manifest without it."""

@@ -9,7 +9,7 @@ than two threads in one) take whole batches; writers store features.
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from patchatlas.datasets.build.journal import Finished, Journal
 from patchatlas.datasets.build.memory import Halving
 from patchatlas.datasets.build.passes import FeaturePass, Kind, input_size
 from patchatlas.datasets.build.units import Batch
+from patchatlas.datasets.fidelity import FidelityLog
 from patchatlas.encoders.matmul import fast_float32
 from patchatlas.errors import FormatError
 from patchatlas.geometry.buckets import Hw
@@ -98,6 +99,7 @@ def run_batches(
     store: FeatureStore,
     journal: Journal,
     workers: Workers,
+    fidelity: Mapping[str, FidelityLog] | None = None,
     strict: bool = False,
 ) -> Iterator[Committed]:
     """Encode and store the wanted rows of each batch; yields batches in order, each when it is safe.
@@ -112,6 +114,7 @@ def run_batches(
         store: its sets are open.
         journal: of this worker.
         workers: how many threads do what.
+        fidelity: by kind, where it is noted what storing costs.
         strict: stop at the first picture that cannot be used.
 
     Raises:
@@ -120,6 +123,7 @@ def run_batches(
         ResourceError: memory, even for one picture, or the disk.
     """
     halving = Halving()
+    logs = fidelity or {}
 
     def encode(batch: Batch, rows: dict[int, Future[Tensor]]) -> _Written:
         pixels, skipped = _gather(batch, rows, feature_pass, strict=strict)
@@ -130,7 +134,9 @@ def run_batches(
         wanted = [(row, batch.records[row]) for row in rows if batch.records[row].image_id not in skipped]
         files = {
             record.image_id: {
-                kind.name: writers.submit(_store, store, kind, batch.bucket, record, made[kind.name][row])
+                kind.name: writers.submit(
+                    _store, store, kind, batch.bucket, record, made[kind.name][row], logs.get(kind.name)
+                )
                 for kind in feature_pass.kinds
             }
             for row, record in wanted
@@ -177,11 +183,15 @@ def _gather(
     return pixels, skipped
 
 
-def _store(store: FeatureStore, kind: Kind, bucket: Hw, record: Record, values: Tensor) -> FeatureEntry:
+def _store(
+    store: FeatureStore, kind: Kind, bucket: Hw, record: Record, values: Tensor, fidelity: FidelityLog | None
+) -> FeatureEntry:
     try:
         content = encode_array(values, kind.dtype, channel_axis=kind.channel_axis)
     except FormatError as error:
         raise FormatError(f"{kind.name} of {record.image_path}: {error}") from error
+    if fidelity is not None and fidelity.wants(record.image_id):
+        fidelity.add(record.image_id, values, content)  # before the file, so that a file that is there was measured
     return store.write(
         kind.name,
         kind.stamp,

@@ -1,10 +1,11 @@
 """What a build says while it runs and when it has ended."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patchatlas.datasets.fidelity import FidelityReport
 from patchatlas.io.manifest import RecordError
 
 
@@ -56,6 +57,7 @@ class PassReport:
         bytes: of features written.
         seconds: how long it took, without loading the network and reading the headers of pictures.
         sets: folders of its features, by kind, below the derived folder.
+        fidelity: what storing cost on the sample, by lossy kind.
     """
 
     name: str
@@ -65,10 +67,16 @@ class PassReport:
     bytes: int
     seconds: float
     sets: Mapping[str, str]
+    fidelity: Mapping[str, FidelityReport] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**vars(self), "seconds": round(self.seconds, 3), "sets": dict(self.sets)}
+        return {
+            **vars(self),
+            "seconds": round(self.seconds, 3),
+            "sets": dict(self.sets),
+            "fidelity": {kind: asdict(one) for kind, one in self.fidelity.items()},
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from patchatlas.datasets.build.passes import FeaturePass
 from patchatlas.datasets.build.report import PassReport, Progress, Report, Skipped, Step
 from patchatlas.datasets.build.settings import Settings
 from patchatlas.datasets.build.units import Unit, cut_units, limit
+from patchatlas.datasets.fidelity import choose_sample
 from patchatlas.datasets.recipe import Recipe
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.feature_store import FeatureStore
@@ -48,6 +49,8 @@ def build(settings: Settings, *, executor: Executor = "local", on_progress: OnPr
     networks = load_networks(settings)
     opened = open_manifest(settings, on_scan=lambda done, total: tell(Progress(stage="scan", done=done, total=total)))
     records = opened.records
+    placed = (record.image_id for record in records if record.aspect_bucket is not None)
+    settings = replace(settings, sample=choose_sample(placed))
     passes: list[PassReport] = []
     errors: dict[str, RecordError] = {}
     for name in networks:
@@ -57,7 +60,9 @@ def build(settings: Settings, *, executor: Executor = "local", on_progress: OnPr
             report, skipped = _run_pass(records, feature_pass, store, settings, opened.recipe, executor, tell)
         with locked(settings.manifest):
             records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
-        passes.append(report)
+            logs = local.fidelity_logs(store, feature_pass, settings)
+            measured = {kind: one for kind, log in logs.items() if (one := log.save()) is not None}
+        passes.append(replace(report, fidelity=measured))
         errors.update(skipped)
     return Report(
         manifest=settings.manifest,
@@ -156,7 +161,7 @@ def _steps(
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Bytes of each file of a set, by path below the derived folder."""
-    return {f"{folder.name}/{entry.name}": entry.stat().st_size for entry in os.scandir(folder)}
+    return {f"{folder.name}/{entry.name}": entry.stat().st_size for entry in os.scandir(folder) if entry.is_file()}
 
 
 def _is_done(record: Record, feature_pass: FeaturePass, sizes: Mapping[str, Mapping[str, int]]) -> bool:

@@ -40,6 +40,7 @@ class Settings:
         max_pixels: larger pictures are skipped.
         backup_old: move stale sets aside.
         shard: the part of the units to work on.
+        sample: ids of pictures of which it is measured what a lossy dtype costs; `build` chooses them.
     """
 
     input_dir: Path
@@ -65,3 +66,4 @@ class Settings:
     max_pixels: int = MAX_PIXELS
     backup_old: bool = False
     shard: Shard = field(default_factory=Shard)
+    sample: frozenset[str] = frozenset()

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from patchatlas.datasets import fidelity
 from patchatlas.datasets.verify.expected import recipe_of
 from patchatlas.datasets.verify.report import Finding
 from patchatlas.errors import FormatError, StampError
@@ -73,7 +74,7 @@ def unnamed_files(store: FeatureStore, named: Collection[str]) -> Iterator[Findi
     for folder in store.sets():
         for path in sorted(folder.iterdir()):
             name = f"{folder.name}/{path.name}"
-            if path.name == HEADER or name in named:
+            if path.name in (HEADER, fidelity.FOLDER, fidelity.REPORT) or name in named:
                 continue
             if LEFTOVER.fullmatch(path.name):
                 yield Finding(fault="leftover_file", sentence=f"{name} was never finished.", file=name)

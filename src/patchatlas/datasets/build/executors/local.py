@@ -14,6 +14,7 @@ from patchatlas.datasets.build.pipeline import Workers, run_batches
 from patchatlas.datasets.build.report import Step
 from patchatlas.datasets.build.settings import Settings
 from patchatlas.datasets.build.units import Unit
+from patchatlas.datasets.fidelity import FidelityLog
 from patchatlas.datasets.recipe import Recipe
 from patchatlas.io.feature_store import FeatureStore
 
@@ -49,6 +50,7 @@ def run_units(
             draw=drawn,
             store=store,
             journal=journal,
+            fidelity=fidelity_logs(store, feature_pass, settings),
             workers=Workers.choose(feature_pass.device, cores=available_cores(), decode=settings.workers),
             strict=settings.strict,
         ):
@@ -59,6 +61,15 @@ def run_units(
                 bytes=committed.bytes,
                 skipped=committed.finished.skipped,
             )
+
+
+def fidelity_logs(store: FeatureStore, feature_pass: FeaturePass, settings: Settings) -> dict[str, FidelityLog]:
+    """Where it is noted what storing costs, by kind; only lossy kinds have one."""
+    return {
+        kind.name: FidelityLog(store, kind.name, kind.stamp, dtype=kind.dtype, sample=settings.sample)
+        for kind in feature_pass.kinds
+        if kind.dtype != "fp32"
+    }
 
 
 def available_cores() -> int:
