@@ -33,7 +33,7 @@ def test_a_healthy_set(built, weights, capsys):
     assert verify(built, "--input-dir", photos, "--probe", "2", "--encoder", str(weights), "--device", "cpu") == 0
     told = capsys.readouterr().out
     assert "4 records, 12 files" in told
-    assert "16 of 16 replaced patches changed their own row most" in told
+    assert "16 of 16 replaced patches answered at their own place" in told
     assert "nothing wrong was found" in told
 
 

@@ -45,7 +45,7 @@ class Config(Output):
     latent_encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")] = None
     """Autoencoder that made the latents, for --probe."""
     cells: Annotated[int, Field(gt=0)] = 8
-    """Patches that --probe replaces in each picture."""
+    """Patches that --probe replaces at each size of input."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -159,8 +159,8 @@ def describe(report: "Report", requeued: "Requeued | None") -> str:
         probed = report.probed
         lines.append(
             f"  probe: {len(probed.records)} pictures encoded again, worst difference {probed.worst:.2g} "
-            f"({probed.allowed:.2g} allowed); {probed.hits} of {probed.cells} replaced patches changed their own row "
-            "most"
+            f"({probed.allowed:.2g} allowed); {probed.hits} of {probed.cells} replaced patches answered at their "
+            "own place"
         )
     for fault, count in report.counts().items():
         found = [finding for finding in report.findings if finding.fault == fault]

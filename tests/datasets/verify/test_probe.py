@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from patchatlas.datasets.verify import probe
 from patchatlas.datasets.verify.probe import choose, probe_latents, probe_stored
+from patchatlas.encoders import sift
 from patchatlas.encoders.loading import load_encoder
-from patchatlas.encoders.protocol import Tokens
+from patchatlas.encoders.protocol import Encoder, Tokens
 from patchatlas.encoders.vit_encoder import VitEncoder
 from patchatlas.errors import InputError, StampError
 from patchatlas.geometry.frame import Frame
@@ -113,6 +115,33 @@ def test_an_encoder_whose_tokens_are_misplaced(built, network):
     turned = Turned()
     built.put_all(lambda _, record: turned(built.pixels(record)[None]).patches[0])
     assert faults(built, turned) == {"misaligned_encoder"}
+
+
+@pytest.mark.parametrize(("late", "named"), [(0, set()), (1, {"misaligned_encoder"})])
+def test_a_shift_by_one_token_is_seen_and_a_wide_view_is_none(built, network, late, named):
+    """Dense SIFT reads 24 patches across; it is aligned, and the same one token late is not."""
+    dense_sift = sift.load(device=torch.device("cpu"))
+    strays = probe._strays(
+        Rolled(dense_sift, late), (96, 64), cells=24, batch=8, generator=torch.Generator().manual_seed(0)
+    )
+    off = strays.nanquantile(0.5, dim=0).abs() > probe.SHIFT
+    assert bool(off.any()) == bool(named)
+    assert float((strays.abs() <= probe.NEAR).all(dim=1).double().mean()) >= probe.HITS * (not late)
+    rolled = Rolled(network, late)
+    built.put_all(lambda _, record: rolled(built.pixels(record)[None]).patches[0])
+    assert faults(built, rolled) == named
+
+
+class Rolled:
+    """An encoder whose patch tokens come late."""
+
+    def __init__(self, encoder: Encoder, late: int) -> None:
+        self.encoder, self.late = encoder, late
+        self.spec, self.device = encoder.spec, encoder.device
+
+    def __call__(self, pixels: Tensor) -> Tokens:
+        tokens = self.encoder(pixels)
+        return replace(tokens, patches=tokens.patches.roll(self.late, dims=1))
 
 
 def test_another_encoder_is_refused(built, tiny_dinov3, tiny_dinov2):

@@ -1,20 +1,22 @@
-"""Encode pictures again and compare with what is stored; replace single patches and see which stored row they change.
+"""Encode pictures again and compare with what is stored; replace single patches and see which row answers.
 
-What is on the disk is thus tied to the pixels by experiment: the stored rows are the tokens that the encoder gives, and
-of these the one that changes when a patch is replaced is the row of that patch.
+What is on the disk is thus tied to the pixels by experiment, in two steps: the stored rows are the tokens that the
+encoder gives for the picture, in this order; and at this size the token that answers when a patch is replaced is the
+one in the row of that patch. The second step is taken on noise, as `patchatlas.probe` takes it: beside an even surface
+of a photograph a replaced patch outshouts whatever else an encoder with a wide view (dense SIFT) sees.
 
 Axes: n patches, d features, c h w latents.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from patchatlas.datasets.build.drawing import draw
@@ -30,10 +32,13 @@ from patchatlas.encoders.protocol import Encoder, Tokens
 from patchatlas.errors import InputError, PatchAtlasError
 from patchatlas.geometry.area import resample_area
 from patchatlas.geometry.buckets import Hw
+from patchatlas.geometry.frame import Frame
+from patchatlas.geometry.grid import PatchGrid
 from patchatlas.io.codecs import StoredDtype
 from patchatlas.io.feature_store import FeatureStore, SetHeader
 from patchatlas.io.images import MAX_PIXELS, read_picture
 from patchatlas.io.manifest import FeatureEntry, Record
+from patchatlas.probe.responses import locate, measure
 
 ALLOWED: dict[StoredDtype, float] = {"fp32": 1e-4, "fp16": 1e-3, "bf16": 6e-3, "int8": 3e-2}
 """Relative difference that storing explains: half the step of the format, int8 by its measured 1 - cos of 3.8e-5 with
@@ -43,10 +48,14 @@ ARITHMETIC = {"fp32": 0.0, "bf16": 3e-2}
 """Relative difference that arithmetic explains, where batches of other sizes take other kernels."""
 
 HITS = 0.9
-"""Least part of the replaced patches that must change their own row most."""
+"""Least part of the replaced patches that must be answered at their own place."""
 
-SHORT_TOKEN = 0.1
-"""Tokens shorter than this part of the median length count as that long (as `patchatlas.probe` has it)."""
+NEAR = 1.0
+"""Patches, along each axis, from a replaced patch to where it is answered, at most. Dense SIFT, which reads 24 patches
+across, strays by up to 0.9 in one of ten, and by less than 0.1 as a rule."""
+
+SHIFT = 0.5
+"""A median stray of more patches than this, along any axis, is a shift."""
 
 SAMPLED = 16
 """Rows of a picture that are kept to recognise it in the files of another."""
@@ -56,9 +65,9 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass
 class _Tally:
-    cells: int = 0
-    hits: int = 0
+    strays: list[Tensor] = field(default_factory=list)
     worst: float = 0.0
+    grids: set[Hw] = field(default_factory=set)
 
 
 def probe_stored(
@@ -82,7 +91,7 @@ def probe_stored(
         input_dir: where the pictures lie.
         encoder: the one that made them, with their layer, norm and arithmetic.
         count: pictures.
-        cells: patches that are replaced in each.
+        cells: patches that are replaced at each size of input that occurs.
         batch: inputs a forward while patches are replaced.
         max_pixels: larger pictures are refused.
         generator: draws pictures, cells and noise; one with seed 0 without it.
@@ -123,15 +132,18 @@ def probe_stored(
         if on_progress is not None:
             on_progress(done, len(chosen))
     findings = [_recognised(finding, samples, stored_rows, allowed) for finding in findings]
-    if tally.cells and tally.hits < HITS * tally.cells:
+    strays = torch.cat(tally.strays) if tally.strays else torch.zeros(0, 2, dtype=torch.float64)
+    hits = int((strays.abs() <= NEAR).all(dim=1).sum())
+    if len(strays) and (hits < HITS * len(strays) or bool((strays.nanquantile(0.5, dim=0).abs() > SHIFT).any())):
         sentence = (
-            f"Only {tally.hits} of {tally.cells} replaced patches changed their own token of {encoder.spec.name} most."
+            f"{hits} of {len(strays)} replaced patches were answered by {encoder.spec.name} within a patch of their "
+            f"own place, the median is off by {strays.nanquantile(0.5, dim=0).tolist()} (rows, columns)."
         )
         findings.append(Finding(fault="misaligned_encoder", sentence=sentence, kind=kind))
     return findings, Probed(
         records=tuple(record.image_id for record in chosen),
-        cells=tally.cells,
-        hits=tally.hits,
+        cells=len(strays),
+        hits=hits,
         worst=tally.worst,
         allowed=allowed,
     )
@@ -256,10 +268,10 @@ def _probe_one(
         findings.append(
             _finding("unlike" if explained is None else explained.fault, record, kind, entry, off, allowed, why)
         )
-    else:
-        probed = torch.randperm(len(given), generator=generator)[:cells].tolist()
-        tally.cells += len(probed)
-        tally.hits += _hits(encoder, pixels, stored, grid, probed, batch=batch, generator=generator)
+    elif grid not in tally.grids:
+        tally.grids.add(grid)
+        size = (pixels.shape[1], pixels.shape[2])
+        tally.strays.append(_strays(encoder, size, cells=cells, batch=batch, generator=generator))
     findings += _beside(record, kind, store, case, encoder, allowed)
     return findings, given[sample], stored[sample]
 
@@ -291,33 +303,15 @@ def _beside(
             yield _finding("unlike", record, f"{family}_latent_patches", entry, _relative(stored, given), allowed, why)
 
 
-def _hits(
-    encoder: Encoder,
-    pixels: Float[Tensor, "3 h w"],
-    stored: Float[Tensor, "n d"],
-    grid: Hw,
-    cells: Sequence[int],
-    *,
-    batch: int,
-    generator: torch.Generator,
-) -> int:
-    """How many of the cells change their own stored row most when their pixels are replaced by noise."""
-    noise = torch.rand(pixels.shape, generator=generator)
-    length = stored.norm(dim=1)
-    length = length.clamp(min=SHORT_TOKEN * float(length.quantile(0.5))).clamp(min=torch.finfo(torch.float32).tiny)
-    h, w = pixels.shape[1] // grid[0], pixels.shape[2] // grid[1]
-    hits = 0
-    for first in range(0, len(cells), batch):
-        part = cells[first : first + batch]
-        changed = pixels.repeat(len(part), 1, 1, 1)
-        for one, cell in zip(changed, part, strict=True):
-            row, column = divmod(cell, grid[1])
-            at = (slice(None), slice(row * h, row * h + h), slice(column * w, column * w + w))
-            one[at] = noise[at]
-        tokens = _on_cpu(encoder(changed.to(encoder.device))).patches
-        peaks = ((tokens - stored).norm(dim=2) / length).argmax(dim=1).tolist()
-        hits += sum(peak == cell for peak, cell in zip(peaks, part, strict=True))
-    return hits
+def _strays(
+    encoder: Encoder, size: Hw, *, cells: int, batch: int, generator: torch.Generator
+) -> Float64[Tensor, "m 2"]:
+    """From replaced patches of noise of this size to where each is answered, in patches; NaN where none answers."""
+    grid = PatchGrid.on(Frame.whole(size), encoder.spec.patch)
+    chosen = torch.randperm(grid.count, generator=generator)[:cells].tolist()
+    changes = measure(encoder, grid, cells=chosen, batch=batch, generator=generator, on_batch=lambda _: None)
+    answers = locate(changes, chosen, grid.shape)
+    return (answers.place - answers.cells).masked_fill(answers.silent[:, None], torch.nan)
 
 
 def _recognised(finding: Finding, given: dict[str, Tensor], stored: dict[str, Tensor], allowed: float) -> Finding:

@@ -75,8 +75,8 @@ class Probed:
 
     Attributes:
         records: ids of the pictures that were encoded again.
-        cells: patches that were replaced, over all pictures.
-        hits: of these, how many changed their own stored row most.
+        cells: patches that were replaced, over all sizes of input.
+        hits: of these, how many were answered within a patch of their own place.
         worst: the largest difference between stored and encoded tokens, relative to the encoded ones.
         allowed: the difference that storage and arithmetic explain.
     """
