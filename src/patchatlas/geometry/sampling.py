@@ -114,9 +114,14 @@ def _along(pixels: Tensor, axis: int, n_out: int, scale: Fraction, shift: Fracti
     dtype = pixels.dtype if pixels.is_floating_point() else torch.float32
     before, after = math.prod(pixels.shape[:axis]), math.prod(pixels.shape[axis + 1 :])
     flat = pixels.reshape(before, n_in, after)
+    blocks = _blocks(n_in, n_out, float(scale), float(shift), dtype)
+    # One strip of floats for all blocks of an 8-bit picture: fresh memory costs more than the product itself.
+    strip = flat.new_empty((before, max(dense.shape[1] for _, dense in blocks), after), dtype=dtype)
     drawn = []
-    for low, dense in _blocks(n_in, n_out, float(scale), float(shift), dtype):
-        shares, part = dense.to(pixels.device), flat[:, low : low + dense.shape[1]].to(dtype)
+    for low, dense in blocks:
+        shares, part = dense.to(pixels.device), flat[:, low : low + dense.shape[1]]
+        if part.dtype != dtype:
+            part = strip[:, : dense.shape[1]].copy_(part)
         drawn.append((part[..., 0] @ shares.T)[..., None] if after == 1 else shares @ part)
     return torch.cat(drawn, dim=1).reshape(*pixels.shape[:axis], n_out, *pixels.shape[axis + 1 :])
 
