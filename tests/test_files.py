@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from patchatlas.errors import InputError
-from patchatlas.files import replacing, sort_safetensors_metadata, write_bytes, write_text
+from patchatlas.files import replacing, replacing_folder, sort_safetensors_metadata, write_bytes, write_text
 
 
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -104,3 +105,97 @@ def test_metadata_of_safetensors_are_sorted_and_nothing_else_changes(tmp_path):
     names = re.findall(rb'"([m-z])":', (tmp_path / "1").read_bytes())
     assert names == sorted(names)
     assert len(names) == len(content)
+
+
+class TestFolders:
+    def names(self, folder):
+        return sorted(path.name for path in folder.iterdir())
+
+    def test_the_new_one_takes_the_place_of_the_old_one(self, tmp_path):
+        for content in ("old", "new"):
+            with replacing_folder(tmp_path / "a") as temporary:
+                assert self.names(temporary) == []
+                (temporary / "deep").mkdir()
+                (temporary / "deep" / content).write_text(content)
+        assert self.names(tmp_path / "a" / "deep") == ["new"]
+        assert self.names(tmp_path) == ["a"]
+
+    @pytest.mark.parametrize("fails", ["within", "sync", "aside", "in"])
+    @pytest.mark.parametrize("former", [True, False])
+    def test_a_failure_keeps_the_old_one_and_leaves_nothing(self, tmp_path, monkeypatch, fails, former):
+        if former:
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "old").touch()
+        rename = Path.rename
+
+        def refused(self, target):
+            if fails == ("in" if self.suffix == ".part" else "aside"):
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        def no_sync(_):
+            raise OSError(28, "full")
+
+        monkeypatch.setattr(Path, "rename", refused)
+        if fails == "sync":
+            monkeypatch.setattr(os, "fsync", no_sync)
+
+        def replace():
+            with replacing_folder(tmp_path / "a") as temporary:
+                (temporary / "new").touch()
+                if fails == "within":
+                    raise KeyboardInterrupt
+
+        if fails == "aside" and not former:
+            replace()  # nothing to put aside
+            assert self.names(tmp_path / "a") == ["new"]
+            return
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            replace()
+        assert self.names(tmp_path) == (["a"] if former else [])
+        assert not former or self.names(tmp_path / "a") == ["old"]
+
+    def test_what_cannot_be_put_back_is_not_deleted(self, tmp_path, monkeypatch):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "old").touch()
+        rename = Path.rename
+
+        def once(self, target):
+            if self.name != "a":
+                raise OSError(5, "gone bad")
+            return rename(self, target)
+
+        monkeypatch.setattr(Path, "rename", once)
+        with pytest.raises(OSError, match="gone bad"), replacing_folder(tmp_path / "a"):
+            pass
+        (left,) = tmp_path.iterdir()
+        assert left.suffix == ".old"
+        assert self.names(left) == ["old"]
+
+    def test_files_and_names_are_on_the_disk_before_the_rename_and_the_rename_before_the_old_one_goes(
+        self, tmp_path, monkeypatch
+    ):
+        (tmp_path / "a").mkdir()
+        done = []
+        fsync, rename = os.fsync, Path.rename
+
+        def record_sync(descriptor):
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            done.append("part" if path.suffix == ".part" else path.name)
+            if path == tmp_path:
+                assert [one for one in tmp_path.iterdir() if one.suffix == ".old"]
+            fsync(descriptor)
+
+        def record_rename(self, target):
+            done.append(f"to {Path(target).suffix or Path(target).name}")
+            return rename(self, target)
+
+        monkeypatch.setattr(os, "fsync", record_sync)
+        monkeypatch.setattr(Path, "rename", record_rename)
+        with replacing_folder(tmp_path / "a") as temporary:
+            (temporary / "file").touch()
+        assert done == ["file", "part", "to .old", "to a", tmp_path.name]
+
+    def test_a_missing_parent_is_named(self, tmp_path):
+        with pytest.raises(InputError, match="does not exist"), replacing_folder(tmp_path / "absent" / "a"):
+            pass

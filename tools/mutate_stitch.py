@@ -102,8 +102,8 @@ FAULTS = (
     Fault(
         "NaN positions let through",
         "canvas/contract.py",
-        "bad = ~(positions.detach().abs() <= _FARTHEST)",
-        "bad = (positions.detach().abs() > _FARTHEST)",
+        "bad = ~(positions.detach().abs() <= FARTHEST)",
+        "bad = (positions.detach().abs() > FARTHEST)",
         _CANVAS,
     ),
     Fault(

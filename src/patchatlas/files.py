@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,41 @@ def replacing(path: str | Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new, empty folder beside `path`; on success sync it and put it in `path`'s place, on error remove it.
+
+    A folder in that place is renamed aside first, renamed back if the new one cannot take its place, and deleted once
+    it has. Whether it may be replaced is for the caller to say. No portable call swaps two folders, so a process that
+    is killed between the two renames leaves both beside `path`, whole: the former as `.NAME.*.old`, the new as
+    `.NAME.*.part`.
+
+    Raises:
+        InputError: the folder that `path` lies in does not exist.
+    """
+    path = Path(os.path.abspath(path))
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    temporary, former = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("part", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        _sync_tree(temporary)
+        try:
+            if path.exists():
+                path.rename(former)
+            temporary.rename(path)
+        except BaseException:
+            if former.exists() and not path.exists():
+                former.rename(path)
+            raise
+        sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():  # else the former folder could not be put back: leave it where it is
+            shutil.rmtree(former, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,3 +133,14 @@ def sort_safetensors_metadata(path: str | Path) -> None:
         assert len(content) <= length, "the same keys and values take the same room"
         handle.seek(8)
         handle.write(content.ljust(length))
+
+
+def _sync_tree(folder: Path) -> None:
+    """Put all files below `folder`, and their names, on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)

@@ -1,5 +1,6 @@
 """A canvas as it grows: any order, any parts, any type and layout; and what it refuses."""
 
+import inspect
 import itertools
 import math
 
@@ -214,6 +215,8 @@ def test_blocks_at_once_are_blocks_one_by_one(size):
         (torch.ones(1, 1, 3, 3), torch.full((1, 2), math.nan), {}, InputError, "not finite"),
         (torch.ones(1, 1, 3, 3), torch.zeros(1, 2), {"window": torch.ones(3, 4)}, ShapeError, "window of"),
         (torch.ones(1, 1, 3, 3), torch.zeros(1, 2), {"window": -torch.ones(3, 3)}, InputError, "not negative"),
+        (torch.ones(1, 1, 3, 3), torch.zeros(1, 2), {"window": torch.zeros(3, 3)}, InputError, "0 everywhere"),
+        (torch.ones(1, 1, 3, 3) / 0, torch.zeros(1, 2), {}, InputError, "NaN or an infinity"),
         (torch.ones(1, 1, 3, 3), torch.zeros(1, 2), {"weights": torch.ones(2)}, ShapeError, "weights of"),
         (torch.ones(1, 1, 3, 3), torch.zeros(1, 2), {"weights": torch.ones(1) / 0}, InputError, "finite"),
         (torch.ones(1, 1, 3, 3) + 1j, torch.zeros(1, 2), {}, InputError, "complex dtype"),
@@ -228,6 +231,15 @@ def test_refusals(tiles, positions, options, error, message):
     assert not canvas.coverage.any()
 
 
+def test_tiles_count_only_when_they_are_added(monkeypatch):
+    canvas = Canvas(CanvasPlan((0, 0), (8, 8)), dtype=torch.float32)
+    monkeypatch.setattr(canvas, "_add_numbers", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        canvas.add(torch.ones(1, 1, 3, 3), torch.zeros(1, 2))
+    assert canvas.tile_count == 0
+    assert not canvas.coverage.any()
+
+
 def test_refusals_of_other_kinds():
     plan = CanvasPlan((0, 0), (8, 8))
     with pytest.raises(UsageError, match="not in torch"):
@@ -238,6 +250,8 @@ def test_refusals_of_other_kinds():
         Canvas(plan, dtype=torch.float32, fill=1j)
     with pytest.raises(UsageError, match="is complex"):
         Canvas(plan, dtype=torch.float32).value(fill=1j)
+    with pytest.raises(UsageError, match="'bilinear' is not nearest, linear, cubic or fourier"):
+        inspect.unwrap(Canvas.__init__)(object.__new__(Canvas), plan, interpolation="bilinear")
     with pytest.raises(ResourceError, match="are the positions in pixels"):
         Canvas(CanvasPlan((0, 0), (2**30, 2**30)))
     with pytest.raises(ShapeError, match="do not fit"):

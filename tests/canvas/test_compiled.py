@@ -15,7 +15,7 @@ from patchatlas.canvas.canvas import Canvas
 from patchatlas.canvas.place import extract, place
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.windows import hann
-from patchatlas.errors import MissingExtraError, UsageError
+from patchatlas.errors import InputError, MissingExtraError, UsageError
 from tests.canvas import oracle
 from tests.canvas.adjoint import assert_adjoint
 from tests.canvas.scans import generator, random_positions, random_tiles
@@ -109,10 +109,47 @@ def test_whole_positions_from_top_to_bottom_give_the_bits_of_torch():
     assert torch.equal(fast.weight, slow.weight)
 
 
-def test_what_is_not_finite_stays_in_its_tile_at_whole_positions():
-    tiles = torch.full((1, 1, 2, 2), float("nan"))
-    canvas = place(tiles, torch.tensor([[1.0, 2.0]]), plan=CanvasPlan((0, 0), (5, 5)), backend="numba")
-    assert canvas.sum.isnan().sum() == 4
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), complex(1, float("-inf"))])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("kind", ["plain", "large canvas", "window", "weight 0", "crop", "gradients"])
+def test_tiles_that_are_not_finite_are_refused(kind, backend, bad):
+    """On every path, whether or not the tile would have counted."""
+    tiles, positions = random_tiles(4, n=20, dtype=torch.complex64), random_positions(4, n=20)
+    tiles[3, 1, 2, 2] = bad
+    options = {"backend": backend}
+    if kind == "large canvas":
+        options["plan"] = CanvasPlan((-9, -9), (99, 99))
+    elif kind == "window":
+        options["window"] = hann((5, 7))
+    elif kind == "weight 0":
+        options["weights"] = (torch.arange(20) != 3).float()
+    elif kind == "crop":
+        options |= {"plan": CanvasPlan((90, 90), (5, 5)), "crop": True}
+    elif kind == "gradients":
+        tiles.requires_grad_()
+        options["backend"] = "auto"
+    with pytest.raises(InputError, match="1 of 20 tiles hold a NaN or an infinity, the first is row 3"):
+        place(tiles, positions, **options)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_a_canvas_that_took_such_tiles_says_so_ever_after(backend):
+    plan = CanvasPlan((0, 0), (3, 3))
+    canvas = Canvas(plan, dtype=torch.float32, backend=backend)
+    with pytest.raises(InputError, match="the first is row 0"):
+        canvas.add(torch.full((9, 1, 2, 2), float("nan")), torch.zeros(9, 2))
+    for use in (canvas.value, lambda: canvas.sum, lambda: canvas.add(torch.ones(1, 1, 2, 2), torch.zeros(1, 2))):
+        with pytest.raises(UsageError, match="took tiles that are not finite"):
+            use()
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_large_numbers_are_no_infinities(backend):
+    tiles = torch.full((2, 1, 2, 2), 3e38) * torch.tensor([1, 1e-30]).reshape(2, 1, 1, 1)
+    canvas = place(tiles, torch.tensor([[0.0, 0.0], [4.0, 0.0]]), backend=backend)
+    assert torch.equal(canvas.value()[0, :, :2], tiles[0, 0])
+    half = torch.full((900, 1, 2, 2), 6e4, dtype=torch.float16)  # their sum is none of half precision
+    assert place(half, torch.zeros(900, 2), backend=backend).value().max() == 6e4
 
 
 @pytest.mark.parametrize("windowed", [False, True])

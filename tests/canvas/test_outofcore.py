@@ -1,5 +1,7 @@
 """Canvases in zarr: the same as in memory whatever the bands, complete or absent, and small in memory."""
 
+import inspect
+import json
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.store import FORMAT, open_zarr
 from patchatlas.canvas.windows import hann
-from patchatlas.errors import FormatError, InputError, ResourceError, ShapeError, StampError
+from patchatlas.errors import FormatError, InputError, ResourceError, ShapeError, StampError, UsageError
 from patchatlas.stamp import Stamp
 from tests.canvas.scans import generator, random_positions, random_tiles
 
@@ -26,16 +28,24 @@ def placed(path, tiles, positions, **options):
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "fourier"])
-@pytest.mark.parametrize("memory", [10_000, 25_000, 1 << 24])
-def test_bands_give_what_memory_gives(tmp_path, interpolation, memory):
+@pytest.mark.parametrize("memory", [15_000, 35_000, 1 << 24])
+@pytest.mark.parametrize("kind", ["plain", "window", "weights", "window and weights"])
+def test_bands_give_what_memory_gives(tmp_path, interpolation, memory, kind):
+    """Also where tiles are of very different weights, and a millionth of a pixel from a whole one."""
     tiles, positions = random_tiles(1, n=40), random_positions(1, n=40, spread=30.0)
-    weights = torch.rand(40, generator=generator(1)) + 0.1
-    options = {"interpolation": interpolation, "window": hann((5, 7)), "weights": weights, "fill": 2 - 3j}
+    positions[::4] = positions[::4].round() + 4e-7
+    options = {"interpolation": interpolation, "fill": 2 - 3j}
+    if "window" in kind:
+        options["window"] = hann((5, 7))
+    if "weights" in kind:
+        options["weights"] = 10.0 ** (-8 * torch.rand(40, dtype=torch.float64, generator=generator(1)))
     whole = place(tiles, positions, **options)
     plan, value, coverage, about = placed(tmp_path / "c.zarr", tiles, positions, memory=memory, **options)
     assert plan == whole.plan
     assert (whole.value() == 2 - 3j).any()
     torch.testing.assert_close(coverage, whole.coverage)
+    assert torch.equal(torch.from_numpy(zarr.open_group(tmp_path / "c.zarr", mode="r")["covered"][:]), whole.covered)
+    assert torch.equal(value == 2 - 3j, whole.value() == 2 - 3j)
     torch.testing.assert_close(value, whole.value())
     assert about["format"] == FORMAT
     assert about["origin"] == list(plan.origin)
@@ -118,6 +128,61 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match=r"c\.zarr exists; remove it"):
         placed(tmp_path / "c.zarr", tiles, positions)
     assert list((tmp_path / "c.zarr").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.float32, "fill": 1j}, "is complex, the canvas is real"),
+        ({"dtype": torch.bfloat16}, "not in torch.bfloat16"),
+        ({"interpolation": "bilinear"}, "'bilinear' is not nearest, linear, cubic or fourier"),
+        ({"channels": 0}, "0 channels"),
+        ({"interpolation": "cubic", "backend": "numba"}, "not by cubic"),
+    ],
+)
+def test_options_are_refused_before_anything_is_read_or_made(tmp_path, options, message):
+    def read(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError
+
+    with pytest.raises((UsageError, ShapeError), match=message):
+        inspect.unwrap(place_to_zarr)(tmp_path / "c.zarr", read, random_positions(5), (5, 7), **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(6, 6), (3, 3), (4, 5)])
+def test_tiles_of_another_size_are_refused(tmp_path, size):
+    tiles = torch.ones(2, 1, *size)
+    with pytest.raises(ShapeError, match=r"read gave .*; asked for 2 tiles of \(4, 4\) with 1 channels"):
+        place_to_zarr(tmp_path / "c.zarr", tiles.__getitem__, torch.zeros(2, 2), (4, 4), dtype=torch.float32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stamp_cannot_say_what_is_not_so(tmp_path):
+    tiles, positions = random_tiles(6, n=3), random_positions(6, n=3)
+    placed(tmp_path / "same.zarr", tiles, positions, stamp=Stamp((("interpolation", "linear"), ("tiles", 3))))
+    wrong = Stamp((("interpolation", "cubic"), ("scan", "a"), ("tiles", 999)))
+    with pytest.raises(StampError, match=r"interpolation: 'linear' here, 'cubic' given; tiles: 3 here, 999 given"):
+        placed(tmp_path / "c.zarr", tiles, positions, stamp=wrong)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.parametrize("window", [None, torch.ones(16, 16)])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "fourier"])
+def test_the_memory_is_kept(tmp_path, interpolation, window):
+    """Three quarters are the canvas's; zarr copies values on their way out, so torch must hold less than that."""
+    side, memory = 1500, 16 << 20
+    positions = torch.rand(60, 2, dtype=torch.float64, generator=generator(8)) * (side - 17)
+    read = random_tiles(8, n=60, channels=1, size=(16, 16), dtype=torch.complex64).__getitem__
+    for name in ("warm", "measured"):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            place_to_zarr(
+                tmp_path / name, read, positions, (16, 16), interpolation=interpolation, window=window, memory=memory
+            )
+    profile.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    held = [event["args"]["Total Allocated"] for event in events if event.get("name") == "[memory]"]
+    assert len(held) > 10
+    assert 0.3 * memory < max(held) - held[0] < 0.6 * memory
 
 
 def test_the_stamp_is_what_changes_the_numbers(tmp_path):

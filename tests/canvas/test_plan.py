@@ -25,6 +25,8 @@ def plan(rows: list[list[float]], size: tuple[int, ...], **options) -> CanvasPla
         ([[4.5, -1]], (2, 3), {"interpolation": "cubic"}, (-1, 4), (2, 4)),
         ([[4.5, -1]], (2, 3), {"interpolation": "fourier", "margin": 2}, (-3, 2), (6, 8)),
         ([[-7.25]], (4,), {}, (-8,), (5,)),
+        ([[3 * 1.1 - 0.3, -1e-15]], (2, 3), {}, (0, 3), (2, 3)),
+        ([[3 + 1e-8, 0]], (2, 3), {}, (0, 3), (2, 4)),
         ([[1, 2, 3.5], [5, 0, 0]], (2, 3, 4), {}, (0, 0, 1), (6, 5, 8)),
     ],
 )
@@ -36,16 +38,17 @@ def test_by_hand(rows, size, options, origin, canvas):
     st.lists(st.tuples(st.floats(-99, 99), st.floats(-99, 99)), min_size=1, max_size=5), st.sampled_from(INTERPOLATIONS)
 )
 def test_it_holds_every_tile_and_nothing_smaller_does(positions, interpolation):
-    corners = torch.tensor(positions, dtype=torch.float64)
-    found = plan_canvas(corners, (3, 5), interpolation=interpolation)
-    found.check_holds(corners.flip(1), (3, 5), interpolation)
+    given = torch.tensor(positions, dtype=torch.float64)
+    corners = in_array_order(given, (3, 5))
+    found = plan_canvas(given, (3, 5), interpolation=interpolation)
+    found.check_holds(corners, (3, 5), interpolation)
     for axis in range(2):
         one = tuple(int(a == axis) for a in range(2))
         for shift in ((0, 0), one):
             size = tuple(n - o for n, o in zip(found.size, one, strict=True))
             origin = tuple(b + s for b, s in zip(found.origin, shift, strict=True))
             with pytest.raises(ShapeError, match="outside the canvas"):
-                CanvasPlan(origin, size).check_holds(corners.flip(1), (3, 5), interpolation)
+                CanvasPlan(origin, size).check_holds(corners, (3, 5), interpolation)
 
 
 def test_end_and_pixels():

@@ -57,6 +57,15 @@ def test_refusals_come_before_anything_is_read():
         place_stream(read, positions / 0, (5, 7))
 
 
+@pytest.mark.parametrize("size", [(6, 6), (3, 3), (4, 5)])
+def test_tiles_of_another_size_are_refused(size):
+    tiles, positions = torch.ones(2, 1, *size), torch.zeros(2, 2)
+    with pytest.raises(ShapeError, match=r"read gave .*; asked for 2 tiles of \(4, 4\) with 1 channels"):
+        place_stream(tiles.__getitem__, positions, (4, 4), dtype=torch.float32, crop=True)
+    with pytest.raises(ShapeError, match=r"read gave \(1, 1, 4, 4\); asked for 2"):
+        place_stream(lambda _: torch.ones(1, 1, 4, 4), positions, (4, 4), dtype=torch.float32)
+
+
 class Noted:
     """Rows of an array, with a note of each slice."""
 

@@ -1,5 +1,6 @@
 """Kernels: worked by hand, exact on what they promise, one anchor for all."""
 
+import inspect
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchatlas.canvas.taps import find_taps, reach
+from patchatlas.errors import UsageError
 from tests.canvas.scans import INTERPOLATIONS
 
 
@@ -94,6 +96,11 @@ def test_cubic_and_fourier_are_smooth_across_whole_pixels():
             (slope,) = torch.autograd.grad(value, position)
             shares.append(torch.stack([value.detach(), slope.reshape(())]))
         torch.testing.assert_close(*shares, rtol=0, atol=1e-5)
+
+
+def test_other_kernels_are_refused_even_where_nothing_is_shifted():
+    with pytest.raises(UsageError, match="'bilinear' is not nearest, linear, cubic or fourier"):
+        inspect.unwrap(find_taps)(torch.zeros(1, 2, dtype=torch.float64), "bilinear", torch.float32)
 
 
 def test_fractions_are_taken_in_float64():

@@ -10,10 +10,12 @@ import pytest
 
 from patchatlas.cli.features_build import Config, describe, rates
 from patchatlas.cli.main import main
+from patchatlas.datasets.build.owner import claim
 from patchatlas.datasets.build.report import Progress
 from patchatlas.encoders.vit import ViTConfig
 from patchatlas.io.manifest import read_manifest
 from tests.datasets.conftest import SMALL_BUCKETS, write_photos, write_tiny
+from tests.disk_limit import no_file_may_grow
 
 PHOTOS = (("a.jpg", (90, 120)), ("b.png", (64, 64)), ("sub/a.jpg", (61, 97)))
 
@@ -112,6 +114,40 @@ def test_strict_stops_with_exit_4(arguments, tmp_path, capsys):
 def test_mistakes_have_a_code_and_a_sentence(arguments, capsys, flags, code, says):
     assert main([*arguments, *flags]) == code
     assert says in capsys.readouterr().err
+
+
+def test_a_bucket_table_that_is_not_text_is_named(arguments, tmp_path, capsys):
+    (tmp_path / "table.txt").write_bytes(b"\xff\xfe")
+    assert main(arguments) == 4
+    assert "table.txt: 'utf-8' codec" in capsys.readouterr().err
+    (tmp_path / "table.txt").write_text("64x64\n64x64\n")
+    assert main(arguments) == 4
+    assert "table.txt: the bucket table names 64x64 twice" in capsys.readouterr().err
+
+
+def test_another_number_of_learnt_buckets_is_refused(arguments, tmp_path, capsys):
+    learning = [*arguments, "--pass-filter", "migrate", "--buckets"]
+    assert main([*learning, "learn:1"]) == 0
+    table = tmp_path / "derived" / "_buckets.txt"
+    assert table.read_text() == "# learn:1\n1152x896\n"
+    assert main([*learning, "learn:3"]) == 4
+    error = capsys.readouterr().err
+    assert "_buckets.txt does not begin with '# learn:3' but with '# learn:1'" in error
+    assert "--derived-dir" in error
+    assert main([*learning, "learn:1"]) == 0
+    table.unlink()
+    assert main([*learning, "learn:3"]) == 0
+    assert table.read_text().startswith("# learn:3\n")
+
+
+def test_inline_vectors_that_do_not_fit_on_the_disk_are_exit_6(arguments, tmp_path, capsys):
+    manifest = tmp_path / "data.jsonl"
+    manifest.write_text('{"image_path": "a.jpg", "image_id": "a", "dinov3_embedding": [0.5, 1.5]}\n')
+    (tmp_path / "derived").mkdir()
+    claim(tmp_path / "derived", manifest)  # so that the vectors are what is written first
+    with no_file_may_grow():
+        assert main([*arguments, "--pass-filter", "migrate"]) == 6
+    assert "a.npy: it is larger than files may be here" in capsys.readouterr().err
 
 
 def test_shards_from_the_environment(arguments, tmp_path, capsys, monkeypatch):

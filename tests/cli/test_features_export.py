@@ -7,6 +7,7 @@ import pytest
 from patchatlas.cli.main import main
 from patchatlas.features import FeatureMap
 from tests.datasets.stored import stored_ramps
+from tests.disk_limit import no_file_may_grow
 
 
 @pytest.mark.parametrize(("to", "count"), [("zarr", 1), ("safetensors", 4), ("feature-maps", 6)])
@@ -53,3 +54,12 @@ def test_mistakes_have_their_exit_codes(tmp_path, capsys, to, kind, code, messag
     arguments = ["--to", to, str(tmp_path / "dataset.jsonl"), "--kind", kind]
     assert main(["features", "export", *arguments, "--output", str(tmp_path / "out")]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["zarr", "safetensors", "feature-maps"])
+def test_a_limit_of_the_disk_is_exit_6(tmp_path, capsys, to):
+    stored_ramps(tmp_path)
+    arguments = ["--to", to, str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches"]
+    with no_file_may_grow():
+        assert main(["features", "export", *arguments, "--output", str(tmp_path / "out")]) == 6
+    assert "larger than files may be here" in capsys.readouterr().err

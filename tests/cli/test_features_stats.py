@@ -8,6 +8,7 @@ from patchatlas.cli.main import main
 from patchatlas.datasets.recipe import Recipe
 from patchatlas.datasets.stats import Statistics
 from tests.datasets.stored import TABLE, stored_ramps
+from tests.disk_limit import no_file_may_grow
 
 
 def test_a_manifest_in_parts_adds_up_to_the_whole(tmp_path, capsys):
@@ -60,3 +61,13 @@ def test_mistakes_have_their_exit_codes(tmp_path, capsys, monkeypatch, arguments
     monkeypatch.chdir(tmp_path)
     assert main(["features", "stats", *arguments]) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["stats.json", "stats.safetensors"])
+def test_a_limit_of_the_disk_is_exit_6(tmp_path, capsys, name):
+    stored_ramps(tmp_path)
+    arguments = [str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches", "--output", str(tmp_path / name)]
+    with no_file_may_grow():
+        assert main(["features", "stats", *arguments]) == 6
+    assert "larger than files may be here" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()

@@ -83,3 +83,23 @@ def test_options_that_make_no_sense(built, options, capsys):
 def test_no_such_folder(built, capsys):
     assert verify(built, "--derived-dir", str(built.root / "nowhere")) == 4
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_larger_pictures_need_the_limit_of_the_build(built, weights, capsys):
+    """Sets built with --max-pixels are verified with it, also by the probe."""
+    photos = str(built.settings.input_dir)
+    options = ["--input-dir", photos, "--probe", "1", "--encoder", str(weights), "--device", "cpu"]
+    assert verify(built, *options, "--max-pixels", "100") == 3
+    assert "warning: source_unusable (5)" in capsys.readouterr().out
+    assert verify(built, *options, "--max-pixels", "100000") == 0
+
+
+def test_pictures_with_equal_features_are_probed_first(built, weights, capsys):
+    """Overwritten by another: a warning without the probe, and an error with it, however few it takes."""
+    path, other = "a.jpg", "grey.png"  # of one bucket
+    built.put_bytes(path, built.path(other).read_bytes())
+    assert verify(built) == 3
+    assert "warning: copied (1)" in capsys.readouterr().out
+    photos = str(built.settings.input_dir)
+    assert verify(built, "--input-dir", photos, "--probe", "2", "--encoder", str(weights), "--device", "cpu") == 4
+    assert "error: other_picture (1)" in capsys.readouterr().out

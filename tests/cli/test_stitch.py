@@ -1,12 +1,17 @@
 """The stitch commands: what they print and write, how they exit, and that bad input leaves nothing behind."""
 
 import json
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import torch
+import zarr
 from PIL import Image
 
 from patchatlas.canvas.store import open_zarr
+from patchatlas.cli import stitch_pictures
 from patchatlas.cli.main import main
 from patchatlas.io.images import read_image
 from patchatlas.io.scans.read import read_scan
@@ -142,6 +147,30 @@ class TestZarr:
         ]
         assert [line["stage"] for line in read_trace(trace)][-2:] == ["coverage, reduced", "canvas, reduced"]
 
+    @pytest.mark.parametrize("options", [["--interp", "fourier"], ["--interp", "cubic", "--window", "hann3"]])
+    def test_pixels_without_a_value_are_the_same_as_in_memory(self, scans, tmp_path, monkeypatch, options):
+        drawn = []
+        draw = stitch_pictures.draw_maps
+        monkeypatch.setattr(
+            stitch_pictures,
+            "draw_maps",
+            lambda values, coverage, has_value, **more: (
+                drawn.append(has_value.numpy()) or draw(values, coverage, has_value, **more)
+            ),
+        )
+        for name, more in (("memory", []), ("disk", ["--zarr", "--memory", "1"])):
+            assert run("run", scans / "train.npz", *options, *more, "--output", tmp_path / name) == 0
+        arrays, kept = read_stitch(tmp_path / "memory")
+        report = read_stitch(tmp_path / "disk")[1]
+        covered = open_zarr(tmp_path / "disk" / "canvas.zarr")[0]["covered"][:]
+        assert (arrays["coverage"] > 0).sum() > covered.sum() + 100  # or nothing is tested
+        np.testing.assert_array_equal(covered, arrays["covered"])
+        np.testing.assert_array_equal(drawn[1], drawn[0])
+        assert report["coverage"] == pytest.approx(kept["coverage"], rel=1e-4)
+        lit = arrays["coverage"][arrays["covered"]]
+        assert kept["coverage"]["least"] == float(lit.min())
+        assert kept["coverage"]["covered_part"] == pytest.approx(covered.mean())
+
     def test_a_wrong_sign_is_seen_and_leaves_nothing_when_it_is_an_error(self, scans, tmp_path, capsys):
         wrong = [scans / "train.npz", "--zarr", "--sign", "minus-x", "--output", tmp_path / "out"]
         assert run("run", *wrong, "--diagnose", "error") == 4
@@ -170,7 +199,7 @@ def test_backends_agree_and_what_they_cannot_do_is_refused(scans, tmp_path, caps
     np.testing.assert_allclose(made, auto, atol=1e-5)
     assert run("run", *args, "--interp", "cubic") == (2 if backend == "numba" else 0)
     assert run("run", *args, "--compat", "ptychopinn") == 2
-    assert "leave --backend out" in capsys.readouterr().err
+    assert "leave --backend and --threads out" in capsys.readouterr().err
 
 
 def test_run_repeats_its_bytes_and_replaces_a_former_result(scans, tmp_path):
@@ -220,6 +249,83 @@ def test_run_with_tiles_and_window_of_their_own(scans, tmp_path):
     assert {"scan_sha256", "tiles_sha256", "window_sha256"} <= set(report["stamp"]["facts"])
 
 
+def test_tiles_with_channels_last_and_of_another_size_are_taken_when_it_is_said(scans, tmp_path):
+    scan = read_scan(scans / "test.npz")
+    middles = np.stack([scan.tiles.real, scan.tiles.imag], axis=-1)[:, 8:24, 8:24]
+    np.save(tmp_path / "middles.npy", middles)
+    args = ["--tiles", tmp_path / "middles.npy", "--channels-axis", "last", "--output", tmp_path / "out"]
+    assert run("run", scans / "test.npz", *args) == 4
+    assert run("run", scans / "test.npz", *args, "--any-size") == 0
+    arrays, report = read_stitch(tmp_path / "out")
+    assert (report["tiles"]["channels"], report["tiles"]["size_hw"]) == (2, [16, 16])
+    assert report["stamp"]["facts"]["channels_axis"] == "last"
+    np.testing.assert_array_equal(
+        arrays["positions"] + 8,
+        np.load(scans / "test.npz")["xcoords"][:, None] * [1, 0]
+        + np.load(scans / "test.npz")["ycoords"][:, None] * [0, 1],
+    )
+
+
+def test_all_modes_of_a_probe_weigh_tiles(scans, tmp_path):
+    """The window is the sum of the modes' intensities over its peak, and no less than a thousandth."""
+    with np.load(scans / "test.npz") as held:
+        arrays = dict(held)
+    row, column = np.mgrid[:32, :32] + 1.0
+    arrays["probeGuess"] = np.stack([row + 0j, 1j * column, row * column])
+    np.savez(tmp_path / "modes.npz", **arrays)
+    light = row**2 + column**2 + (row * column) ** 2
+    np.save(tmp_path / "light.npy", np.maximum(light / light.max(), 1e-3))
+    for name, window in (("a", "probe"), ("b", tmp_path / "light.npy")):
+        assert run("run", tmp_path / "modes.npz", "--window", window, "--output", tmp_path / name) == 0
+    a, b = (read_stitch(tmp_path / name) for name in "ab")
+    np.testing.assert_allclose(a[0]["coverage"], b[0]["coverage"], rtol=1e-6)
+    assert "the probe has 3 modes" in a[1]["scan"]["notes"][0]
+
+
+@pytest.mark.parametrize("kind", [">c8", ">c16", "G"])
+def test_foreign_number_types_are_no_bugs(scans, tmp_path, kind):
+    with np.load(scans / "test.npz") as held:
+        arrays = {name: held[name] for name in ("xcoords", "ycoords", "diffraction")}
+        arrays |= {name: held[name].astype(kind) for name in ("Y", "probeGuess")}
+    np.savez(tmp_path / "turned.npz", **arrays)
+    np.save(tmp_path / "tiles.npy", arrays["Y"])
+    np.save(tmp_path / "window.npy", np.ones((32, 32), dtype=">f8"))
+    for options in (["--window", "probe"], ["--tiles", tmp_path / "tiles.npy", "--window", tmp_path / "window.npy"]):
+        assert run("run", tmp_path / "turned.npz", "--output", tmp_path / "out", *options) == 0
+        assert run("run", scans / "test.npz", "--output", tmp_path / "known", *options[-2:]) == 0
+        made, known = (read_stitch(tmp_path / name)[0]["object"] for name in ("out", "known"))
+        np.testing.assert_allclose(made, known, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--backend", "torch", "--window", "hann"],
+        ["--interp", "cubic"],
+        ["--interp", "fourier"],
+        ["--zarr", "--interp", "cubic"],
+    ],
+)
+def test_threads_change_nothing(scans, tmp_path, monkeypatch, options):
+    asked, tell = [], torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: (asked.append(count), tell(count)))
+    for threads in (1, 4):
+        out = ["--output", tmp_path / str(threads), "--threads", threads]
+        assert run("run", scans / "train.npz", *options, *out) == 0
+    assert 4 in asked
+    assert torch.get_num_threads() == 1
+    made = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "1", tmp_path / "4")
+    ]
+    for one in made:
+        report = json.loads(one.pop(Path("report.json")))
+        del report["config"]["output"]
+        one["report"] = report
+    assert made[0] == made[1]
+
+
 def test_a_wrong_sign_is_a_warning_or_an_error(scans, tmp_path, capsys):
     wrong = [scans / "train.npz", "--sign", "minus-x", "--output", tmp_path / "out"]
     assert run("run", *wrong) == 0
@@ -241,6 +347,11 @@ def bad_inputs(folder):
     np.save(folder / "five.npy", np.ones((5, 8, 8)))
     np.save(folder / "objects.npy", np.array([None]), allow_pickle=True)
     np.save(folder / "nan.npy", np.full((4, 8, 8), np.nan))
+    np.save(folder / "large.npy", np.ones((4, 16, 16)))
+    np.save(folder / "last.npy", np.ones((4, 8, 8, 2)))
+    framed = {"xcoords": x, "ycoords": x, "diffraction": np.ones((4, 8, 8))}
+    for name, value in (("zero", 0), ("tiny", 1e-300), ("minus", -1), ("infinite", np.inf)):
+        np.save(folder / f"{name}.npy", np.full((8, 8), value, dtype=float))
     return {
         "nan positions": ([], {**good, "xcoords": x * np.nan}, 4, "NaN"),
         "counts": ([], {**good, "Y": tiles[:3]}, 4, "4 positions for 3 tiles"),
@@ -257,13 +368,21 @@ def bad_inputs(folder):
         "compat": (["--compat", "ptychopinn", "--interp", "cubic"], good, 2, "--interp cubic"),
         "crop": (["--compat", "ptychopinn", "--crop", "7"], good, 4, "even"),
         "pixel size": (["--pixel-size", "small"], good, 2, "is no length"),
+        "large tiles": (["--tiles", folder / "large.npy"], framed, 4, "pass --any-size"),
+        "large Y": ([], {**framed, "Y": np.ones((4, 16, 16))}, 4, "pass --any-size"),
+        "channels last": (["--tiles", folder / "last.npy"], framed, 2, "--channels-axis first|last"),
+        **{
+            f"{name} window": (["--window", folder / f"{name}.npy"], good, 4, "some above 0")
+            for name in ("zero", "tiny", "minus", "infinite")
+        },
         "key": (["--tiles", folder / "five.npy", "--tiles-key", "a"], good, 2, "has no key"),
     }
 
 
 BAD = (
     "nan positions, counts, one position, objects, empty, no tiles, five tiles, pickled tiles, nan tiles, unit, "
-    "window, probe, compat, crop, pixel size, key"
+    "window, probe, compat, crop, pixel size, key, large tiles, large Y, channels last, zero window, tiny window, "
+    "minus window, infinite window"
 ).split(", ")
 
 
@@ -439,6 +558,49 @@ class TestBbox:
         capsys.readouterr()
         assert run("bbox", path, "--scan", scans / "train.npz") == 4
         assert capsys.readouterr().out.startswith("one_tile: the lit box is 32 x 32 px")
+
+    def test_our_own_hdf5_npz_and_zarr_are_read(self, scans, tmp_path, capsys):
+        assert run("run", scans / "train.npz", "--output", tmp_path / "a", "--hdf5") == 0
+        assert run("run", scans / "train.npz", "--output", tmp_path / "b", "--zarr") == 0
+        arrays = read_stitch(tmp_path / "a")[0]
+        np.savez(tmp_path / "a.npz", **arrays)
+        np.savez(tmp_path / "b.npz", mine=arrays["object"], places=arrays["positions"], note=np.ones(3))
+        capsys.readouterr()
+        for path, covered, placed in (
+            ("a/stitch.h5", True, False),
+            ("a.npz", True, False),
+            ("b/canvas.zarr", True, True),
+        ):
+            assert run("bbox", tmp_path / path, "--scan", scans / "train.npz", "--format", "json") == 0
+            data = told(capsys)
+            assert (data["verdict"], data["ratio"]) == ("ok", 1.0)
+            assert (data["from_coverage"], data["origin_known"]) == (covered, placed)
+        args = [tmp_path / "b.npz", "--scan", scans / "train.npz"]
+        assert run("bbox", *args) == 2
+        assert "name one with --image-key: mine (" in capsys.readouterr().err
+        assert run("bbox", *args, "--image-key", "mine") == 0
+        assert run("bbox", *args, "--image-key", "none") == 2
+        assert run("bbox", *args, "--image-key", "note") == 4
+        assert run("bbox", tmp_path / "a" / "object.npy", *args[1:], "--image-key", "mine") == 2
+
+    def test_a_collapse_in_hdf5_and_on_disk_shows(self, scans, tmp_path, capsys):
+        assert run("run", scans / "train.npz", "--output", tmp_path / "a", "--hdf5") == 0
+        assert run("run", scans / "train.npz", "--output", tmp_path / "b", "--zarr") == 0
+        with h5py.File(tmp_path / "a" / "stitch.h5", "r+") as file:
+            for name in ("object", "coverage"):
+                values = file[name][:]
+                file[name][:] = 0
+                file[name][40:72, 50:82] = values[40:72, 50:82]
+        group = zarr.open_group(tmp_path / "b" / "canvas.zarr")
+        group["coverage"][:40] = 0
+        for path, verdict in (("a/stitch.h5", "one_tile"), ("b/canvas.zarr", "dropped")):
+            capsys.readouterr()
+            assert run("bbox", tmp_path / path, "--scan", scans / "train.npz") == 4
+            assert capsys.readouterr().out.startswith(verdict)
+        assert run("bbox", tmp_path / "b" / "canvas.zarr", "--scan", scans / "train.npz", "--origin", 0, 0) == 2
+        assert run("bbox", tmp_path / "b", "--scan", scans / "train.npz") == 4
+        del group["covered"]
+        assert run("bbox", tmp_path / "b" / "canvas.zarr", "--scan", scans / "train.npz") == 4
 
     def test_place_and_middle_of_tiles(self, scans, tmp_path, capsys):
         assert run("run", scans / "train.npz", "--output", tmp_path / "out", "--compat", "ptychopinn") == 0

@@ -175,3 +175,18 @@ def test_refusals() -> None:
         conditioner(dropout={Mode.BOTH: 0.5})
     with pytest.raises(UsageError, match="must not be negative"):
         conditioner(dropout={Mode.BOTH: 1.5, Mode.NONE: -0.5})
+
+
+@pytest.mark.parametrize("what", ["text", "patches"])
+def test_nothing_of_the_padding_reaches_tokens_or_gradients(what: str) -> None:
+    """A text encoder may leave NaN where its mask is false; NaN times 0 is NaN."""
+    net, patches, given = conditioner(), padded(), inputs()
+    expected = net(patches, **given)
+    if what == "text":
+        given["text"][~given["text_mask"]] = torch.nan
+    else:
+        patches.values[~patches.mask] = torch.nan
+    sequence = net(patches, **given)
+    torch.testing.assert_close(sequence.tokens, expected.tokens, rtol=0, atol=0)
+    sequence.tokens.square().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in net.parameters() if p.grad is not None)

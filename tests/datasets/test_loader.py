@@ -392,3 +392,16 @@ def test_a_batch_moves_as_one(shards: Path) -> None:
     parts = [sequence.values, sequence.mask, sequence.grids, sequence.coordinates, *moved.stacked.values()]
     assert {part.device.type for part in parts} == {"meta"}
     assert moved.ids == batch.ids
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nodes_stay_in_step_where_nothing_of_a_batch_can_be_read(damaged: Path, workers: int) -> None:
+    """One node with a batch less would let the others wait for ever; it gets an empty one."""
+    options: dict[str, Any] = {"batch_size": 1, "max_skipped": 2, "nodes": 2, "workers": workers}
+    per_node = [list(FeatureLoader(damaged, node=node, **options)) for node in range(2)]
+    assert [len(batches) for batches in per_node] == [len(FeatureLoader(damaged, **options))] * 2
+    empty = [batch for batches in per_node for batch in batches if not batch.ids]
+    assert {name for batch in empty for name, _ in batch.skipped} == {sets.image_id(4), sets.image_id(9)}
+    for batch in empty:
+        assert (batch.ids, batch.captions, dict(batch.sequences), dict(batch.stacked)) == ((), (), {}, {})
+        assert batch.to("cpu") == batch

@@ -12,12 +12,12 @@ from PIL import Image
 
 from patchatlas import files
 from patchatlas.datasets.ids import image_id
-from patchatlas.datasets.migrate import migrate, migrate_manifest
+from patchatlas.datasets.migrate import migrate
 from patchatlas.datasets.placement import bucket_frame
 from patchatlas.datasets.scan import scan_folder
 from patchatlas.errors import FormatError, InputError
 from patchatlas.geometry.buckets import MEGAPIXEL_BUCKETS
-from patchatlas.io.manifest import FeatureEntry, read_manifest, to_line, write_manifest
+from patchatlas.io.manifest import FeatureEntry, ManifestRows, read_manifest, to_line, write_manifest
 from tests.datasets.conftest import PHOTOS, SMALL_BUCKETS
 
 SHA = "ab" * 32
@@ -55,7 +55,9 @@ def write(path, *rows):
 
 def run(path, **options):
     options = {"input_dir": "data/approved", "derived_dir": "data/derived", "table": SMALL_BUCKETS, **options}
-    return migrate_manifest(path, **options)
+    records = migrate(ManifestRows(path), **options)
+    write_manifest(path, records)
+    return records
 
 
 def test_version_2_gets_sizes_buckets_and_hashes_and_keeps_the_rest(folder):

@@ -25,7 +25,7 @@ from patchatlas.datasets import pack as packing
 from patchatlas.datasets.pack import LOCK, pack
 from patchatlas.errors import FormatError, InputError, ResourceError, StampError, UsageError
 from patchatlas.io.manifest import Record
-from patchatlas.io.shards import INDEX, RECORD, STAMP_MEMBER, ShardReader, read_index
+from patchatlas.io.shards import INDEX, RECORD, STAMP_MEMBER, ShardReader, read_index, shard_head
 from tests.datasets import shard_sets as sets
 
 SMALL_MB = 0.03
@@ -386,3 +386,47 @@ def test_int8_and_bf16_are_packed_as_they_are(tmp_path: Path) -> None:
         sample = read_with_webdataset(tmp_path / f"{storage}-shards")[0]
         assert isinstance(sample["dinov3_patches.safetensors"], bytes)
         assert sample["dinov3_cls.npy"].dtype == np.float32
+
+
+def test_exchanged_entries_are_not_packed(tmp_path: Path) -> None:
+    derived = tmp_path / "derived"
+    records = sets.build_set(derived, 3)
+    exchanged = [
+        replace(records[0], features=records[1].features),
+        replace(records[1], features=records[0].features),
+        replace(records[2], features={**records[2].features, sets.REGISTERS: records[2].features[sets.CLS]}),
+    ]
+    with pytest.raises(InputError, match=r"names .*\.npy as dinov3_cls of photo_.* build again"):
+        pack(exchanged, derived, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+@pytest.mark.parametrize("where", [100, 600, 3000, -2000, -1])
+def test_a_shard_that_has_decayed_is_written_again(
+    derived: Path, records: list[Record], tmp_path: Path, where: int, with_index: bool
+) -> None:
+    """One flipped bit in a header, the first member, a feature, or the zeros at the end."""
+    report = pack(records, derived, tmp_path, max_mb=SMALL_MB)
+    whole = hashes(tmp_path)
+    path = tmp_path / report.written[1]
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    if not with_index:
+        (tmp_path / INDEX).unlink()
+    again = pack(records, derived, tmp_path, max_mb=SMALL_MB)
+    assert again.written == (report.written[1],)
+    assert len(again.kept) == len(report.written) - 1
+    assert hashes(tmp_path) == whole
+
+
+def test_the_tar_of_the_records_says_how_their_features_were_made(
+    derived: Path, records: list[Record], tmp_path: Path
+) -> None:
+    pack(records[:3], derived, tmp_path, split=True)
+    made = sets.stamp(storage="fp32")
+    for path in tmp_path.glob("*/*.tar"):
+        head = shard_head(path)
+        assert head is not None
+        assert set(head["stamps"]) == {made.digest}
+        assert set(head["kinds"]) == (set(sets.KINDS) if head["part"] == RECORD else {head["part"]})

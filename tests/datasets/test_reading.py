@@ -159,3 +159,18 @@ def test_what_a_record_lacks_is_said(tmp_path):
     skipped = replace(record, status="skipped", error=RecordError(type="truncated", message="it ends early"))
     with pytest.raises(InputError, match="it was skipped: it ends early"):
         entry_of(skipped, "dinov3_patches")
+
+
+def test_the_entry_of_another_picture_or_kind_is_refused(tmp_path):
+    encoder, recipe = FakeEncoder(), Recipe(buckets=TABLE, storage="fp32")
+    with FeatureStore(tmp_path) as store:
+        one, _ = build(store, record_of(70, 70), encoder, recipe)
+        other, _ = build(store, replace(record_of(70, 70), image_id="b"), encoder, recipe)
+    with pytest.raises(FormatError, match=r"/b\.npy as fake_patches of a; .* build again"):
+        feature_map(replace(one, features=other.features), store, "fake_patches")
+    with pytest.raises(FormatError, match=r"/b\.npy as fake_cls of a"):
+        feature_map(
+            replace(one, features={**one.features, "fake_cls": other.features["fake_cls"]}), store, "fake_patches"
+        )
+    with pytest.raises(FormatError, match="as fake_cls of a"):
+        entry_of(replace(one, features={"fake_cls": one.features["fake_registers"]}), "fake_cls")

@@ -19,7 +19,6 @@ from patchatlas.io.codecs import (
     StoredDtype,
     decode_array,
     encode_array,
-    map_array,
     read_header,
     suffix,
     value_bytes,
@@ -145,23 +144,6 @@ def test_content_and_file_are_read_alike(dtype, tmp_path):
     assert read_header(path) == read_header(content)
     assert read_header(path).shape == (7, 5)
     assert len(content) - value_bytes((7, 5), dtype) in range(100, 256)  # the header
-
-
-@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
-def test_a_map_shows_the_file_and_never_changes_it(dtype, tmp_path):
-    path = tmp_path / f"a{suffix(dtype)}"
-    path.write_bytes(encode_array(noise(7, 5), dtype))
-    before = path.read_bytes()
-    mapped = map_array(path, dtype)
-    assert torch.equal(mapped.float(), decode_array(path, dtype))
-    assert mapped.element_size() == (4 if dtype == "fp32" else 2)
-    mapped.zero_()
-    assert path.read_bytes() == before
-
-
-def test_int8_has_no_map(tmp_path):
-    with pytest.raises(FormatError, match="scales"):
-        map_array(tmp_path / "a.safetensors", "int8")
 
 
 @pytest.mark.parametrize("dtype", STORED_DTYPES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchatlas.io.tar import BLOCK, TarWriter, first_member, layout, part_file
+from patchatlas.io.tar import BLOCK, TarWriter, first_member, hash_of_tar, layout, part_file
 
 NAMES = ["a.json", "a.cls.npy", "x" * 140 + ".npy", "größe-漢字.json", "__shard__"]
 
@@ -88,3 +88,20 @@ def test_first_member(tmp_path: Path) -> None:
     assert first_member(path) == ("one", b"first" * 300)
     path.write_bytes(content[:700])
     assert first_member(path) is None
+
+
+def test_a_tar_is_known_to_the_last_bit(tmp_path: Path) -> None:
+    """Whichever bit flips, and whatever is cut off or added."""
+    members = [("one", b"first"), ("x" * 140, b""), ("two", b"s" * 512)]
+    content, digest = written(members)
+    path = tmp_path / "x.tar"
+    expected = [(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in members]
+    path.write_bytes(content)
+    assert hash_of_tar(path, expected) == digest
+    assert hash_of_tar(path, expected[:2]) is None
+    for at in range(0, len(content), 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert hash_of_tar(path, expected) is None, at
+    for other in (b"", content[:-1], content + b"\0", content[:600]):
+        path.write_bytes(other)
+        assert hash_of_tar(path, expected) is None

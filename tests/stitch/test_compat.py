@@ -104,6 +104,26 @@ def test_a_single_tile_is_itself_and_the_other_path_loses_its_last_row_and_colum
     assert without.ones[-1].eq(0).all()
 
 
+@pytest.mark.parametrize("beyond", [1.5e-6, 1e-6, 4e-6, 1e-4, 0.5])
+def test_slivers_are_the_references(beyond):
+    """Tiles that barely touch a pixel: the rule written out, float32 taps of float32 positions, summed in float64."""
+    tiles = torch.complex(*torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))) + 1
+    positions = torch.tensor([[0, 0], [3, 2], [6, 4 + beyond]], dtype=torch.float64)
+    ours = reassemble(tiles, positions, crop=4)
+    total, ones = np.zeros(ours.value.shape, np.complex128), np.zeros(ours.value.shape)
+    moves = positions.float() - torch.tensor(ours.mean_xy)
+    for tile, (x, y) in zip(tiles.numpy(), moves.double().numpy() + ours.pad, strict=True):
+        column, row = int(np.floor(x)), int(np.floor(y))
+        for down, right in product((0, 1), (0, 1)):
+            share = abs(1 - down - (y - row)) * abs(1 - right - (x - column))
+            there = np.s_[row + down : row + down + 4, column + right : column + right + 4]
+            total[there] += share * tile[2:6, 2:6]
+            ones[there] += share
+    np.testing.assert_allclose(ours.value.numpy(), total / (1e-9 + ones), atol=TOLERANCE, rtol=0)
+    assert np.abs(ours.value.numpy()).max() < 3
+    assert np.array_equal(ours.ones.numpy() > 0, ones > 0)
+
+
 def test_origin_puts_the_middle_of_a_tile_on_its_position():
     tiles = torch.zeros(2, 8, 8, dtype=torch.complex64)
     tiles[0, 4, 4] = 1  # the pixel that lies on the position (10, 20); the other tile lies at (16, 24)

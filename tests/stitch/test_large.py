@@ -35,9 +35,10 @@ def test_survey_is_what_memory_shows(tmp_path, monkeypatch, tiles_and_positions)
     assert seen.step == -(-max(rows, columns) // 60)
     torch.testing.assert_close(seen.values, made.values[:, :: seen.step, :: seen.step], atol=1e-6, rtol=0)
     torch.testing.assert_close(seen.coverage, made.coverage[:: seen.step, :: seen.step], atol=1e-6, rtol=0)
-    lit = made.coverage[made.coverage > 0]
+    torch.testing.assert_close(seen.covered, made.covered[:: seen.step, :: seen.step])
+    lit = made.coverage[made.covered]
     assert (seen.least, seen.most) == pytest.approx((float(lit.min()), float(lit.max())), abs=1e-6)
-    assert seen.covered_part == pytest.approx(float((made.coverage > 0).float().mean()))
+    assert seen.covered_part == pytest.approx(float(made.covered.float().mean()))
     assert seen.box.lit == seen.box.predicted == (0, 0, columns, rows)
     x, y = (int(p - o) for p, o in zip(seen.part.origin, made.origin_xy, strict=True))
     torch.testing.assert_close(seen.part.values, made.values[:, y : y + 60, x : x + 60], atol=1e-6, rtol=0)

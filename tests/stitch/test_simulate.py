@@ -136,7 +136,7 @@ def test_our_reader_reads_it_and_bytes_repeat(parts, tmp_path):
     np.testing.assert_array_equal(scan.tiles, simulation.tiles.numpy())
     np.testing.assert_array_equal(scan.diffraction, simulation.diffraction.numpy())
     np.testing.assert_array_equal(scan.object, parts[0].numpy())
-    np.testing.assert_array_equal(scan.probe, parts[1].numpy())
+    np.testing.assert_array_equal(scan.probe, parts[1].numpy()[None])
     with np.load(tmp_path / "a.npz") as file:
         np.testing.assert_allclose(file["xcoords_true"], simulation.positions[:, 0] + SIDE // 2, rtol=1e-12)
         assert '"seed": 1' in str(file["_metadata"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -73,6 +74,36 @@ def test_arrays_of_every_kind_are_described():
         **{"not_finite": 0, "unique_rows": 0, "sha256": hashlib.sha256(b"").hexdigest()},
     }
     json.dumps(describe(np.array([np.inf, np.nan])), allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", [(5000, 3), (3, 5000), (40, 2, 9, 11), (7000,), ()])
+@pytest.mark.parametrize("kind", [np.float64, np.complex64, np.int32, bool])
+def test_portions_change_nothing(monkeypatch, shape, kind):
+    numbers = np.random.default_rng(0).normal(3, 2, shape)
+    array = np.asarray(np.round(numbers).astype(kind))
+    if array.ndim and kind == np.float64:
+        array.reshape(-1)[::7] = np.nan
+        array.reshape(-1)[5] = -np.inf
+    whole = describe(array)
+    monkeypatch.setattr(traces, "PORTION", 100)
+    assert describe(array) == {**whole, **{key: pytest.approx(whole[key], rel=1e-12) for key in ("mean", "std")}}
+    values = np.abs(array) if kind == np.complex64 else array
+    values = values[np.isfinite(values)].astype(float)
+    assert whole["mean"] == pytest.approx(values.mean(), rel=1e-12)
+    assert whole["std"] == pytest.approx(values.std(), rel=1e-6)
+
+
+def test_a_mapped_file_is_read_in_portions(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((4000, 1, 32, 32), np.complex64))  # 33 MB
+    tiles = torch.from_numpy(np.load(tmp_path / "a.npy", mmap_mode="c"))
+    tracemalloc.start()
+    try:
+        told = describe(tiles)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert told["unique_rows"] == 1
+    assert peak < 12 << 20
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_run(tmp_path):

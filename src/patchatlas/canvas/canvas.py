@@ -11,14 +11,22 @@ from torch import Tensor
 
 from patchatlas.canvas.blocks import add_blocks, sum_blocks
 from patchatlas.canvas.compiled import Backend, add_tiles, use_compiled
-from patchatlas.canvas.contract import check_tiles, check_weights, in_array_order
+from patchatlas.canvas.contract import (
+    all_finite,
+    check_canvas,
+    check_fill,
+    check_finite,
+    check_tiles,
+    check_weights,
+    in_array_order,
+)
 from patchatlas.canvas.coverage import Even, WindowSum, count_tiles, sum_of_shifted
 from patchatlas.canvas.mean import mean, write_mean
 from patchatlas.canvas.numbers import channels_last, for_every_number, to_numbers, to_values
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.spread import spread
-from patchatlas.canvas.taps import Interpolation, Taps, find_taps
-from patchatlas.errors import ResourceError, ShapeError, UsageError
+from patchatlas.canvas.taps import Interpolation, Taps, check_interpolation, find_taps
+from patchatlas.errors import ResourceError, UsageError
 
 Tiles = Float[Tensor, "n c *tile"] | Complex[Tensor, "n c *tile"]
 Values = Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
@@ -70,19 +78,17 @@ class Canvas:
                 where it is installed and can do the work.
 
         Raises:
-            UsageError: a dtype in which sums are not kept, or a complex fill for real values.
+            UsageError: a dtype in which sums are not kept, a complex fill for real values, or no such interpolation.
             ShapeError: no channels.
             ResourceError: the canvas does not fit into memory.
         """
-        if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
-            raise UsageError(f"a canvas sums in float32, float64, complex64 or complex128, not in {dtype}")
-        if channels < 1:
-            raise ShapeError(f"{channels} channels: tiles have at least one")
+        check_canvas(channels, dtype)
+        check_fill(fill, dtype)
+        check_interpolation(interpolation)
         self.plan = plan
         self.interpolation = interpolation
         self.backend: Backend = backend
-        self._complex, self._real = dtype.is_complex, dtype.to_real()
-        self._check_fill(fill)
+        self._dtype, self._complex, self._real = dtype, dtype.is_complex, dtype.to_real()
         self.fill = fill
         size = (*plan.size, channels * (2 if dtype.is_complex else 1))
         try:
@@ -99,7 +105,7 @@ class Canvas:
         if interpolation in ("cubic", "fourier"):
             self._unsigned = WindowSum(plan, interpolation, self._sum, compiled=self._compiled, absolute=True)
         self._placed: list[Even] = []
-        self._consumed = False
+        self._closed = ""
 
     @property
     def channels(self) -> int:
@@ -124,15 +130,18 @@ class Canvas:
 
         Args:
             tiles: real or complex, any float type; summed in the canvas's own.
-            positions: (x[, y[, z]]) of each tile's first corner in object pixels; handled in float64. Gradients flow to
-                tiles, positions, window and weights where these ask for them.
-            window: weight of each pixel of a tile, finite and not negative; None counts all alike.
+            positions: (x[, y[, z]]) of each tile's first corner in object pixels; handled in float64, and whole where
+                they are within 1e-9 of it. Gradients flow to tiles, positions, window and weights where these ask for
+                them.
+            window: weight of each pixel of a tile, finite, not negative and positive somewhere; None counts all alike.
             weights: of each tile, such as a confidence, finite and not negative; None counts all alike.
             crop: drop what lies outside the plan instead of refusing tiles that reach there.
 
         Raises:
             ShapeError: counts, channels or axes that do not fit each other or the canvas, or a tile outside the plan.
-            InputError: positions that are not finite, negative weights, or complex tiles for a real canvas.
+            InputError: positions that are not finite, negative weights, a window of zeros, complex tiles for a real
+                canvas, or tiles with a NaN or an infinity, whatever they count; of these some canvases learn only when
+                they are in the sum, and refuse all use from then on.
             UsageError: the canvas was consumed, or its backend cannot do this.
             MissingExtraError: its backend is not installed.
         """
@@ -152,31 +161,26 @@ class Canvas:
             interpolation=self.interpolation,
             differentiable=differentiable or self._sum.requires_grad,
         )
+        taps = find_taps(corners, self.interpolation, self._real)
+        # What no border and no weight of 0 keeps out shows in the sum, so that the smaller of the two can be looked at.
+        all_count = not crop and (weights is None or bool((weights.to(self._real) > 0).all()))
+        look_at_sum = all_count and self._sum.numel() < tiles.numel()
+        if not look_at_sum:
+            check_finite(tiles)
+        if compiled:
+            self._add_compiled(tiles, taps, window, weights)
+        else:
+            self._add_by_torch(tiles, corners, taps, window, weights, differentiable=differentiable)
+        if look_at_sum and not all_finite(self._sum):
+            self._closed = "took tiles that are not finite; make another without them"
+            check_finite(tiles)
+            self._closed = ""  # numbers so large that their sum overflows
         even = Even(corners.detach(), _greatest_weights(window, weights, corners), size)
-        self._placed.append(even)
         if window is None and not differentiable:
             self._weight.add_even(even)
             if self._unsigned is not None:
                 self._unsigned.add_even(even)
-        taps = find_taps(corners, self.interpolation, self._real)
-        if compiled:
-            self._add_compiled(tiles, taps, window, weights)
-            return
-        every = None if window is None else for_every_number(window, self._sum)
-        tile_bytes = math.prod(size) * self._sum.shape[-1] * self._real.itemsize
-        step = len(tiles) if differentiable else max(1, CHUNK // tile_bytes)
-        for first in range(0, len(tiles), step):
-            some = slice(first, first + step)
-            numbers = self._numbers(tiles[some])
-            factor = every
-            if weights is not None:
-                each = weights[some].to(self._sum).reshape(-1, *[1] * (numbers.ndim - 1))
-                factor = each if factor is None else factor * each
-            if factor is not None:
-                numbers = numbers * factor
-            self._add_numbers(numbers, taps.some(some))
-            if window is not None or differentiable:
-                self._add_windows(factor, corners[some], size)
+        self._placed.append(even)
 
     @property
     def sum(self) -> Values:
@@ -235,7 +239,7 @@ class Canvas:
         """
         self._check_alive()
         fill = self.fill if fill is None else fill
-        self._check_fill(fill)
+        check_fill(fill, self._dtype)
         parts = [fill.real, fill.imag] if self._complex else [fill.real]
         filling = self._sum.new_tensor(parts * self.channels)
         weight = self._trusted()
@@ -243,7 +247,8 @@ class Canvas:
             return self._values(mean(self._sum, weight, filling))
         out = self._sum if consume else torch.empty_like(self._sum)
         write_mean(out, self._sum, weight, filling, compiled=self._compiled)
-        self._consumed = consume
+        if consume:
+            self._closed = "was consumed by value(consume=True); keep the values, or do not consume it"
         return self._values(out)
 
     def _trusted(self) -> Tensor:
@@ -270,6 +275,34 @@ class Canvas:
         if window is not None:
             self._weight.add_one_window(window, taps, weights)
 
+    def _add_by_torch(
+        self,
+        tiles: Tensor,
+        corners: Tensor,
+        taps: Taps,
+        window: Tensor | None,
+        weights: Tensor | None,
+        *,
+        differentiable: bool,
+    ) -> None:
+        """Add tiles and, unless they are even ones to be summed later, their windows."""
+        size = tuple(tiles.shape[2:])
+        every = None if window is None else for_every_number(window, self._sum)
+        tile_bytes = math.prod(size) * self._sum.shape[-1] * self._real.itemsize
+        step = len(tiles) if differentiable else max(1, CHUNK // tile_bytes)
+        for first in range(0, len(tiles), step):
+            some = slice(first, first + step)
+            numbers = self._numbers(tiles[some])
+            factor = every
+            if weights is not None:
+                each = weights[some].to(self._sum).reshape(-1, *[1] * (numbers.ndim - 1))
+                factor = each if factor is None else factor * each
+            if factor is not None:
+                numbers = numbers * factor
+            self._add_numbers(numbers, taps.some(some))
+            if window is not None or differentiable:
+                self._add_windows(factor, corners[some], size)
+
     def _add_numbers(self, numbers: Tensor, taps: Taps) -> None:
         """Add tiles (n, *tile, numbers), already weighted."""
         start = taps.start - torch.tensor(self.plan.origin, device=taps.start.device)
@@ -295,13 +328,9 @@ class Canvas:
         """Reals (*size, numbers) as (c, *size)."""
         return to_values(numbers, is_complex=self._complex).movedim(-1, 0)
 
-    def _check_fill(self, fill: Fill) -> None:
-        if fill.imag and not self._complex:
-            raise UsageError(f"a fill of {fill} is complex, the canvas is real")
-
     def _check_alive(self) -> None:
-        if self._consumed:
-            raise UsageError("this canvas was consumed by value(consume=True); keep the values, or do not consume it")
+        if self._closed:
+            raise UsageError(f"this canvas {self._closed}")
 
 
 def _greatest_weights(window: Tensor | None, weights: Tensor | None, corners: Tensor) -> Tensor | None:

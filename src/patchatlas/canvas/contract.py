@@ -10,14 +10,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from patchatlas.errors import InputError, ShapeError
+from patchatlas.errors import InputError, ShapeError, UsageError
 
-# No canvas is that large, and positions in metres or motor steps tend to be noticed here.
-_FARTHEST = 2.0**31
+FARTHEST = 2.0**31
+"""Pixels. No canvas is that large, and positions in metres or motor steps tend to be noticed here."""
+
+
+# So near to a whole pixel a position is off by the rounding of whatever computed it: 3 * 1.1 is 4e-16 above 3.3. Kept,
+# it would cost a row of pixels that hold next to nothing, and copies would be interpolations.
+_WHOLE = 1e-9
 
 
 def in_array_order(positions: Tensor, tile_size: Sequence[int], *, count: int | None = None) -> Tensor:
-    """Checked positions as corners (n, ndim), differentiable.
+    """Checked positions as corners (n, ndim), differentiable; whole where they are within 1e-9 pixels of it.
 
     Args:
         positions: (n, ndim).
@@ -42,14 +47,51 @@ def in_array_order(positions: Tensor, tile_size: Sequence[int], *, count: int | 
         raise InputError("there are no positions; an empty scan has no canvas")
     if positions.dtype in (torch.float16, torch.bfloat16):
         raise InputError(f"positions in {positions.dtype} are off by whole pixels; give float64 (or float32)")
-    bad = ~(positions.detach().abs() <= _FARTHEST).all(dim=1)  # NaN compares false
+    bad = ~(positions.detach().abs() <= FARTHEST).all(dim=1)  # NaN compares false
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise InputError(
-            f"{int(bad.sum())} of {len(bad)} positions are not finite or beyond {_FARTHEST:.0f} pixels, the first is "
+            f"{int(bad.sum())} of {len(bad)} positions are not finite or beyond {FARTHEST:.0f} pixels, the first is "
             f"row {row}: {positions[row].tolist()}; give pixels, not metres or motor steps, and leave such tiles out"
         )
-    return positions.to(torch.float64).flip(1)
+    corners = positions.to(torch.float64).flip(1)
+    missing = (corners.round() - corners).detach()
+    return corners + torch.where(missing.abs() < _WHOLE, missing, 0)
+
+
+def check_canvas(channels: int, dtype: torch.dtype) -> None:
+    """What a canvas can be made of.
+
+    Raises:
+        ShapeError: no channels.
+        UsageError: a dtype in which sums are not kept.
+    """
+    if dtype not in (torch.float32, torch.float64, torch.complex64, torch.complex128):
+        raise UsageError(f"a canvas sums in float32, float64, complex64 or complex128, not in {dtype}")
+    if channels < 1:
+        raise ShapeError(f"{channels} channels: tiles have at least one")
+
+
+def check_fill(fill: int | float | complex, dtype: torch.dtype) -> None:
+    """A fill for values of that type.
+
+    Raises:
+        UsageError: a complex fill for real values.
+    """
+    if fill.imag and not dtype.is_complex:
+        raise UsageError(f"a fill of {fill} is complex, the canvas is real")
+
+
+def check_read(tiles: Tensor, *, count: int, channels: int, tile_size: Sequence[int]) -> None:
+    """What was read is what was asked for.
+
+    Raises:
+        ShapeError: another number of tiles, or other axes, channels or sides.
+    """
+    if tuple(tiles.shape) != (count, channels, *tile_size):
+        raise ShapeError(
+            f"read gave {tuple(tiles.shape)}; asked for {count} tiles of {tuple(tile_size)} with {channels} channels"
+        )
 
 
 def check_tiles(tiles: Tensor, *, channels: int, ndim: int, is_complex: bool) -> None:
@@ -73,11 +115,11 @@ def check_tiles(tiles: Tensor, *, channels: int, ndim: int, is_complex: bool) ->
 
 
 def check_weights(window: Tensor | None, weights: Tensor | None, *, count: int, tile_size: Sequence[int]) -> None:
-    """A window of the tile's size and one weight a tile, none of them negative.
+    """A window of the tile's size, positive somewhere, and one weight a tile, none of them negative.
 
     Raises:
         ShapeError: other sizes.
-        InputError: a number that is negative or not finite.
+        InputError: a number that is negative or not finite, or a window of zeros.
     """
     if window is not None and tuple(window.shape) != tuple(tile_size):
         raise ShapeError(f"a window of {tuple(window.shape)} does not fit tiles of {tuple(tile_size)}")
@@ -87,3 +129,29 @@ def check_weights(window: Tensor | None, weights: Tensor | None, *, count: int, 
         if given is not None and not bool(((given >= 0) & (given < math.inf)).all()):
             low, high = float(given.min()), float(given.max())
             raise InputError(f"the {name} must be finite and not negative; given {low:g} to {high:g}")
+    if window is not None and not bool((window > 0).any()):
+        raise InputError("the window is 0 everywhere, so that no tile would count; give one that is positive somewhere")
+
+
+def all_finite(numbers: Tensor) -> bool:
+    """Whether there is no NaN and no infinity; in one pass that only reads, where the sum does not overflow."""
+    flat = torch.view_as_real(numbers.detach().resolve_conj()) if numbers.is_complex() else numbers.detach()
+    # The sum of finite numbers may overflow; that of others is never finite.
+    return bool(flat.sum(dtype=torch.promote_types(flat.dtype, torch.float32)).isfinite()) or bool(
+        flat.isfinite().all()
+    )
+
+
+def check_finite(tiles: Tensor) -> None:
+    """Refuse tiles with a NaN or an infinity.
+
+    Raises:
+        InputError: names the first of them.
+    """
+    if all_finite(tiles):
+        return
+    rows = torch.tensor([not all_finite(tile) for tile in tiles]).nonzero()[:, 0].tolist()
+    raise InputError(
+        f"{len(rows)} of {len(tiles)} tiles hold a NaN or an infinity, the first is row {rows[0]}; leave such tiles "
+        "out, or mend them"
+    )

@@ -18,15 +18,15 @@ from patchatlas.canvas.blocks import add_blocks, sum_blocks
 from patchatlas.canvas.compiled import Edges, add_tiles, sum_even
 from patchatlas.canvas.plan import CanvasPlan, covered
 from patchatlas.canvas.spread import spread
-from patchatlas.canvas.taps import Interpolation, Taps, find_taps
+from patchatlas.canvas.taps import Interpolation, Taps, find_taps, reach
 
 # Points and pixels handled at a time, to keep the running sums in float64 small beside the canvas.
 _AT_A_TIME = 1 << 17
 
-# Running sums leave rounding noise where the sum should be 0. Weight below these parts of the least and of the greatest
-# tile weight is taken as none.
-_LEAST_OF_LIGHTEST = 1e-6
-_LEAST_OF_HEAVIEST = 1e-11
+# Running sums leave rounding noise where the sum should be 0. So they are taken only of tiles that give every pixel
+# that they touch at least this part of the greatest tile weight, and what is below half of it is 0; others, which are
+# few, are added one by one.
+_LEAST_SHARE = 1e-6
 
 
 class Even(NamedTuple):
@@ -123,6 +123,8 @@ def even_sum(
 ) -> Tensor:
     """The sum (*size) of even windows, exact to float64 rounding before it is cast to `dtype`.
 
+    Tiles that lie within a hair of a whole pixel, or count next to nothing beside others, are summed in `dtype`.
+
     Args:
         plan: where the canvas lies; tiles may reach outside.
         tiles: where they lie and how much each counts.
@@ -131,18 +133,66 @@ def even_sum(
         compiled: by compiled code, on a CPU.
         absolute: shift with the kernel without its signs.
     """
+    faint, heaviest = _faint(tiles, interpolation)
+    if not bool(faint.any()):
+        return _even_sum(plan, tiles, interpolation, dtype, heaviest, compiled=compiled, absolute=absolute)
+    total = _even_sum(plan, _some(tiles, ~faint), interpolation, dtype, heaviest, compiled=compiled, absolute=absolute)
+    if interpolation in ("cubic", "fourier"):
+        # Their sums may be negative, so that noise is told by where it lies.
+        touched = count_tiles(plan, [_some(tiles, ~faint)], interpolation, margin=reach(interpolation))
+        total.masked_fill_(touched.to(total.device) == 0, 0)
+    for rows in faint.nonzero()[:, 0].split(max(1, _AT_A_TIME // math.prod(tiles.size))):
+        few = _some(tiles, rows)
+        taps = find_taps(few.corners, interpolation, dtype)
+        taps = taps.absolute() if absolute else taps
+        ones = total.new_ones(1, *few.size, 1)
+        if compiled and interpolation in ("nearest", "linear"):
+            add_tiles(total[..., None], ones, taps, origin=plan.origin, weights=few.weights)
+            continue
+        windows = ones.expand(len(few.corners), *ones.shape[1:])
+        if few.weights is not None:
+            windows = windows * few.weights.to(ones).reshape(-1, *[1] * (ones.ndim - 1))
+        start = taps.start - torch.tensor(plan.origin, device=few.corners.device)
+        add_blocks(total[..., None], spread(windows, taps), start)
+    return total
+
+
+def _faint(tiles: Even, interpolation: Interpolation) -> tuple[Tensor, float]:
+    """Which tiles (n) give some pixel too little of the greatest weight for running sums, and that weight."""
+    share = tiles.corners.new_ones(len(tiles.corners))
+    if interpolation != "nearest":
+        fraction = tiles.corners - tiles.corners.floor()
+        least = fraction.minimum(1 - fraction)
+        share = torch.where(least > 0, least, 1).prod(dim=1)
+    if tiles.weights is None:
+        return share < _LEAST_SHARE, 1.0
+    heaviest = float(tiles.weights.max())
+    return (share * tiles.weights < _LEAST_SHARE * heaviest) & (tiles.weights > 0), heaviest
+
+
+def _some(tiles: Even, which: Tensor) -> Even:
+    """Those with these numbers, or where the mask holds."""
+    return Even(tiles.corners[which], None if tiles.weights is None else tiles.weights[which], tiles.size)
+
+
+def _even_sum(
+    plan: CanvasPlan,
+    tiles: Even,
+    interpolation: Interpolation,
+    dtype: torch.dtype,
+    heaviest: float,
+    *,
+    compiled: bool,
+    absolute: bool,
+) -> Tensor:
+    """`even_sum` by running sums, of tiles that are not faint."""
     corners, weights, size = tiles
     taps = find_taps(corners, interpolation, torch.float64)
     taps = taps.absolute() if absolute else taps
     shares = [corners.new_ones(len(corners), 1) if share is None else share for share in taps.weights]
     if weights is not None:
         shares[0] = shares[0] * weights[:, None].to(shares[0])
-    least = -math.inf
-    if interpolation in ("nearest", "linear"):
-        positive = corners.new_ones(1) if weights is None else weights[weights > 0]
-        least = 0.0
-        if len(positive):
-            least = max(_LEAST_OF_LIGHTEST * float(positive.min()), _LEAST_OF_HEAVIEST * float(positive.max()))
+    least = 0.5 * _LEAST_SHARE * heaviest if interpolation in ("nearest", "linear") else -math.inf
     start = taps.start - torch.tensor(plan.origin, device=corners.device)
     if compiled:
         total = torch.empty(plan.size, dtype=dtype)
@@ -156,20 +206,21 @@ def even_sum(
 def sum_of_shifted(plan: CanvasPlan, tiles: Sequence[Even], dtype: torch.dtype, *, compiled: bool) -> Tensor:
     """The sum (*size) of those tiles that lie between pixels along some axis, moved linearly."""
     total = torch.zeros((), dtype=dtype, device=tiles[0].corners.device if tiles else None)
-    for corners, weights, size in _merged(tiles):
+    for merged in _merged(tiles):
+        corners = merged.corners
         shifted = (corners != corners.floor()).any(dim=1)
-        some = Even(corners[shifted], None if weights is None else weights[shifted], size)
+        some = _some(merged, shifted)
         if len(some.corners):
             total = total + even_sum(plan, some, "linear", dtype, compiled=compiled)
     return total.expand(plan.size)
 
 
-def count_tiles(plan: CanvasPlan, tiles: Sequence[Even], interpolation: Interpolation) -> Tensor:
-    """Number of tiles that cover each pixel, int32 (*size)."""
+def count_tiles(plan: CanvasPlan, tiles: Sequence[Even], interpolation: Interpolation, *, margin: int = 0) -> Tensor:
+    """Number of tiles that cover each pixel, or come within `margin` of it, int32 (*size)."""
     counts = torch.zeros(plan.size, dtype=torch.int32)
     for corners, _, size in _merged(tiles):
         first, last = covered(corners.cpu(), size, interpolation)
-        ends = torch.stack([first, last], dim=-1).long() - torch.tensor(plan.origin)[:, None]
+        ends = torch.stack([first - margin, last + margin], dim=-1).long() - torch.tensor(plan.origin)[:, None]
         step = torch.tensor([1.0, -1.0], dtype=torch.float64).expand(len(ends), 2)
         edges = [(ends[:, axis], step) for axis in range(plan.ndim)]
         counts += _running_sums(edges, plan.size, torch.int32, least=0.0)

@@ -1,15 +1,12 @@
 """A canvas as a zarr group: what its attributes say, and how it comes to be complete or absent.
 
-The group has `value` (c, *size) and `coverage` (*size). Its attributes are `format`, `version`, `package` (of
-patchatlas), `origin` (object index of canvas pixel 0), `axes` (names, in the order of origin) and `stamp` (`facts`, and
-the `digest` of them).
+The group has `value` (c, *size), `coverage` (*size) and `covered` (*size, whether there is a value). Its attributes are
+`format`, `version`, `package` (of patchatlas), `origin` (object index of canvas pixel 0), `axes` (names, in the order
+of origin) and `stamp` (`facts`, and the `digest` of them).
 """
 
 import hashlib
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +19,8 @@ from patchatlas import __version__
 from patchatlas.canvas.canvas import Fill
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.taps import Interpolation
-from patchatlas.errors import FormatError, InputError, MissingExtraError
+from patchatlas.errors import FormatError, InputError, MissingExtraError, StampError
+from patchatlas.files import replacing_folder
 from patchatlas.stamp import Stamp, StampValue
 
 FORMAT = "patchatlas.canvas"
@@ -89,6 +87,23 @@ def recipe(
     }
 
 
+def complete(facts: dict[str, StampValue], given: Stamp | None) -> Stamp:
+    """A stamp of these facts and of those given.
+
+    Raises:
+        StampError: names those given that contradict the facts.
+    """
+    more = {} if given is None else dict(given.facts)
+    wrong = [
+        f"{name}: {facts[name]!r} here, {more[name]!r} given"
+        for name in facts
+        if more.get(name, facts[name]) != facts[name]
+    ]
+    if wrong:
+        raise StampError(f"the stamp says what is not so ({'; '.join(wrong)}); leave these facts out of it")
+    return Stamp(tuple(sorted((more | facts).items())))
+
+
 def attributes(plan: CanvasPlan, stamp: Stamp) -> dict[str, Any]:
     """Of the group."""
     return {
@@ -103,23 +118,22 @@ def attributes(plan: CanvasPlan, stamp: Stamp) -> dict[str, Any]:
 
 @contextmanager
 def new_group(path: str | Path) -> Iterator[Any]:
-    """A zarr group under a temporary name; on success synced and renamed to `path`, on error removed."""
-    zarr = _zarr()
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
+    """A zarr group in the making, see `patchatlas.files.replacing_folder`; it takes the place of nothing.
+
+    Raises:
+        InputError: the path is taken, before or after, or its folder does not exist.
+        MissingExtraError: zarr is not installed.
+    """
+    zarr, path = _zarr(), Path(path)
+    _check_absent(path)
+    with replacing_folder(path) as temporary:
+        yield zarr.open_group(temporary, mode="w-")
+        _check_absent(path)  # again: the tiles may have taken hours
+
+
+def _check_absent(path: Path) -> None:
     if path.exists():
         raise InputError(f"{path} exists; remove it or name another")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield zarr.open_group(temporary, mode="w-")
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _hash(numbers: Tensor | None) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from patchatlas.canvas.canvas import Canvas, Fill, Tiles
 from patchatlas.canvas.compiled import Backend
-from patchatlas.canvas.contract import check_weights, in_array_order
+from patchatlas.canvas.contract import check_read, check_weights, in_array_order
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.taps import Interpolation
 from patchatlas.errors import ShapeError
@@ -98,7 +98,8 @@ def place_stream(
         progress: called with the number of tiles placed and of all after each portion.
 
     Raises:
-        ShapeError: counts or axes that do not fit, or a tile outside the plan.
+        ShapeError: counts or axes that do not fit, tiles read that are not as many or of the sides and channels asked
+            for, or a tile outside the plan.
         InputError: tiles or positions that `place` would refuse.
         ResourceError: the canvas does not fit into memory.
     """
@@ -111,7 +112,9 @@ def place_stream(
     canvas = Canvas(plan, channels=channels, dtype=dtype, interpolation=interpolation, fill=fill, backend=backend)
     for some in torch.arange(len(positions)).split(max(1, tiles_in(memory, size, channels, dtype))):
         each = None if weights is None else weights[some]
-        canvas.add(read(some), positions[some], window=window, weights=each, crop=crop)
+        tiles = read(some)
+        check_read(tiles, count=len(some), channels=channels, tile_size=size)
+        canvas.add(tiles, positions[some], window=window, weights=each, crop=crop)
         if progress is not None:
             progress(canvas.tile_count, len(positions))
     return canvas

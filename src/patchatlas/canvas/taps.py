@@ -8,7 +8,7 @@ Axes: n tiles, ndim axes in array order, t taps.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -60,7 +60,11 @@ def find_taps(corners: Float[Tensor, "n ndim"], interpolation: Interpolation, dt
         corners: float64, array order, see `in_array_order`. Weights are differentiable in them.
         interpolation: which kernel.
         dtype: of the weights.
+
+    Raises:
+        UsageError: there is no such kernel.
     """
+    check_interpolation(interpolation)
     if interpolation == "nearest":
         return Taps(torch.floor(corners.detach() + 0.5).long(), (None,) * corners.shape[1])
     whole = torch.floor(corners.detach())
@@ -93,9 +97,7 @@ def _share(fraction: Tensor, interpolation: Interpolation) -> Tensor:
             ],
             dim=1,
         )
-    if interpolation == "fourier":
-        return _fourier(f)
-    raise UsageError(f"interpolation {interpolation!r} is not nearest, linear, cubic or fourier")
+    return _fourier(f)
 
 
 def _fourier(f: Tensor) -> Tensor:
@@ -110,6 +112,16 @@ def _fourier(f: Tensor) -> Tensor:
     )
     weights = torch.sinc(distance) * taper
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Refuse what is none, wherever no type checker did.
+
+    Raises:
+        UsageError: there is no such kernel.
+    """
+    if interpolation not in get_args(Interpolation):
+        raise UsageError(f"interpolation {interpolation!r} is not nearest, linear, cubic or fourier")
 
 
 def reach(interpolation: Interpolation) -> int:

@@ -83,7 +83,7 @@ class Config(Output):
     executor: Literal["local", "ray"] = "local"
     """Where to work: here, or on the Ray cluster that this machine belongs to (one is started if there is none)."""
     workers: Annotated[int | None, Field(gt=0)] = None
-    """Threads that read pictures, or Ray actors; one a core without it."""
+    """Threads that read pictures, one a core without it; with Ray those of all actors together."""
     token_budget: Annotated[int | None, Field(gt=0)] = None
     """Patches of a batch; what suits the device without it."""
     limit: Annotated[int | None, Field(gt=0)] = None
@@ -155,9 +155,15 @@ def _settings(config: Config) -> "Settings":
 
 
 def parse_buckets(text: str) -> "tuple[int | None, tuple[Hw, ...]]":
-    """What `--buckets` says: how many buckets to learn, if so asked, and the table if not."""
-    from patchatlas.geometry.bucket_tables import parse_table
+    """What `--buckets` says: how many buckets to learn, if so asked, and the table if not.
+
+    Raises:
+        UsageError: a number to learn that is none.
+        InputError: there is no such file.
+        FormatError: it holds no table.
+    """
     from patchatlas.geometry.buckets import MEGAPIXEL_BUCKETS
+    from patchatlas.io.bucket_tables import read_table
 
     if text == "default":
         return None, MEGAPIXEL_BUCKETS
@@ -166,9 +172,7 @@ def parse_buckets(text: str) -> "tuple[int | None, tuple[Hw, ...]]":
         if not count.isdecimal() or not int(count):
             raise UsageError(f"--buckets {text} learns no number of buckets; write {LEARN}7")
         return int(count), MEGAPIXEL_BUCKETS
-    if not Path(text).is_file():
-        raise InputError(f"there is no bucket table {text}; give default, learn:N or a file with one WxH a line")
-    return None, parse_table(Path(text).read_text(encoding="utf-8"))
+    return None, read_table(text)
 
 
 def _device(config: Config) -> str:

@@ -27,7 +27,7 @@ class Config(Output):
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""
     output_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Folder for the shards, `shards` beside the manifest without it; finished ones in it are kept."""
+    """Folder for the shards, `shards` beside the manifest without it; finished ones in it that are whole are kept."""
     kinds: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KIND")] = ()
     """Kinds to pack, such as dinov3_patches dinov3_cls vae_latents; all that the manifest has without it."""
     max_mb: Annotated[float, Field(gt=0)] = 512

@@ -39,7 +39,7 @@ class Config(Output):
     latent_patch: Annotated[int, Field(gt=0)] = 2
     """Latent pixels to a latent token, with --latent-stride."""
     probe: Annotated[int, Field(ge=0)] = 0
-    """Encode so many pictures again, compare, and replace single patches to see which stored row changes."""
+    """Encode so many pictures again (those of equal features first), compare, replace patches to see what answers."""
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")] = None
     """Encoder that made the features, for --probe."""
     latent_encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")] = None
@@ -52,6 +52,8 @@ class Config(Output):
     """Seed of the pictures, patches and noise of --probe."""
     fix: bool = False
     """Take wrong features out of the manifest and move their files to _bad; `features build` then makes them again."""
+    max_pixels: Annotated[int | None, Field(gt=0)] = None
+    """Larger pictures cannot be compared; as given to `features build`."""
     workers: Annotated[int, Field(gt=0)] = 4
     """Threads that read files."""
 
@@ -73,6 +75,7 @@ def run(config: Config) -> int:
     from patchatlas.cli.main import BAD_INPUT, OK, SKIPPED
     from patchatlas.datasets.verify.requeue import requeue
     from patchatlas.datasets.verify.verify import verify
+    from patchatlas.io.images import MAX_PIXELS
 
     derived = config.derived_dir or config.manifest.parent / "derived"
     with progress() as bar:
@@ -84,6 +87,7 @@ def run(config: Config) -> int:
             values=not config.quick,
             latent_stride=config.latent_stride,
             latent_patch=config.latent_patch,
+            max_pixels=config.max_pixels or MAX_PIXELS,
             workers=config.workers,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -107,10 +111,14 @@ def _probed(config: Config, derived: Path, report: "Report") -> "Report":
     from patchatlas.datasets.verify.probe import probe_latents, probe_stored, vae_options
     from patchatlas.datasets.verify.records import read_lines
     from patchatlas.io.feature_store import FeatureStore
+    from patchatlas.io.images import MAX_PIXELS
 
     assert config.input_dir is not None
     store, records = FeatureStore(derived), read_lines(config.manifest).records
     generator = torch.Generator().manual_seed(config.seed)
+    copied = [finding for finding in report.findings if finding.fault == "copied"]
+    suspects = {str(name) for finding in copied for name in (finding.record, finding.evidence["other"])}
+    limit = config.max_pixels or MAX_PIXELS
     if config.encoder is not None:
         with progress() as bar:
             task = bar.add_task("probing")
@@ -120,7 +128,9 @@ def _probed(config: Config, derived: Path, report: "Report") -> "Report":
                 input_dir=config.input_dir,
                 encoder=_encoder(config.encoder, store, device=config.device),
                 count=config.probe,
+                first=suspects,
                 cells=config.cells,
+                max_pixels=limit,
                 generator=generator,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
@@ -128,7 +138,14 @@ def _probed(config: Config, derived: Path, report: "Report") -> "Report":
     if config.latent_encoder is not None:
         vae = load_vae(config.latent_encoder, device=config.device, **vae_options(store))
         found = probe_latents(
-            records, store, input_dir=config.input_dir, vae=vae, count=config.probe, generator=generator
+            records,
+            store,
+            input_dir=config.input_dir,
+            vae=vae,
+            count=config.probe,
+            first=suspects,
+            max_pixels=limit,
+            generator=generator,
         )
         report = report.plus(found)
     return report

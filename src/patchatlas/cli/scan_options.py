@@ -63,12 +63,19 @@ class TileOptions(PositionOptions):
     """Tiles to place, one a position: NPY, NPZ or HDF5 of (n, h, w) or (n, c, h, w). Those in SCAN without it."""
     tiles_key: str | None = None
     """Name of the array in --tiles, where there are several."""
+    channels_axis: Literal["first", "last"] | None = None
+    """Where tiles of four axes have their channels, (n, c, h, w) or (n, h, w, c), if the shape does not tell."""
+    any_size: bool = False
+    """Take tiles of another size than the scan's frames, such as their middles; positions then name these tiles'
+    corner, centre or middle, and their pixels must be the scan's object pixels."""
 
 
 def one_thread() -> None:
-    """Keep torch on one thread: placing is many small sums, and sharing them out takes longer than doing them.
+    """Keep torch on one thread, but for placing where `run --threads` asks for more.
 
-    On a busy machine with two cores two threads took ten times as long.
+    Most of the work is many small sums, and sharing these out takes longer than doing them: on a busy machine with two
+    cores two threads took ten times as long. And torch adds up the parts of a long sum by threads, so that the last
+    bits of a residual would depend on their number.
     """
     import torch
 
@@ -104,10 +111,16 @@ def load(config: TileOptions) -> "tuple[Scan, Tensor, dict[str, str]]":
     scan = read_scan(config.scan, config.declared())
     files = {"scan": scan.path.name, "scan_sha256": scan.sha256}
     if config.tiles is not None:
-        array, digest = read_tiles(config.tiles, key=config.tiles_key)
+        array, digest = read_tiles(
+            config.tiles,
+            key=config.tiles_key,
+            frame_hw=scan.frame_hw,
+            channels_axis=config.channels_axis,
+            any_size=config.any_size,
+        )
         files |= {"tiles": config.tiles.name, "tiles_sha256": digest}
     elif scan.tiles is not None:
-        array = with_channels(scan.tiles, str(scan.path))
+        array = with_channels(scan.tiles, str(scan.path), frame_hw=scan.frame_hw, any_size=config.any_size)
     else:
         notes = f" (note: {'; '.join(scan.notes)})" if scan.notes else ""
         raise UsageError(
@@ -120,6 +133,6 @@ def load(config: TileOptions) -> "tuple[Scan, Tensor, dict[str, str]]":
             f"{count_advice(len(scan), len(array))}"
         )
     tiles = torch.from_numpy(array)
-    if not (tiles.is_floating_point() or tiles.is_complex()):
-        tiles = tiles.float()
+    if not tiles.is_complex() and tiles.dtype not in (torch.float32, torch.float64):
+        tiles = tiles.float()  # whole numbers, and halves, in which sums go wrong
     return scan, tiles, files

@@ -1,6 +1,7 @@
 """Compare the lit box of IMAGE with the box that the positions of a scan predict; exit code 4 when they differ.
 
-IMAGE has one pixel for each pixel of the canvas: PNG, TIFF, JPEG or NPY. A collapse shows from a PNG alone.
+IMAGE has one pixel for each pixel of the canvas: PNG, TIFF, JPEG, NPY, NPZ, HDF5 or canvas.zarr. A PNG alone
+is enough to show a collapse.
 """
 
 from pathlib import Path
@@ -13,6 +14,8 @@ from patchatlas.cli.scan_options import PositionOptions
 from patchatlas.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from patchatlas.stitch.diagnosis.box import Box
 
 
@@ -21,12 +24,15 @@ class Config(PositionOptions):
 
     image: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGE")]
     """The picture or array of the whole canvas, without axes, margins or scaling."""
+    image_key: str | None = None
+    """Name of the array in an NPZ or HDF5 file, where there are several and none is called object."""
     scan: Path
     """The scan, in any form that `patchatlas stitch run` reads."""
     tile: str | None = None
     """Size of a tile as it was placed, N or HxW, such as 20 where only the middle was; the scan's frames without it."""
     coverage: Path | None = None
-    """NPY of the coverage, which then says what is lit; without it what differs from the colour of the rim is."""
+    """NPY of the coverage, which then says what is lit, as that in stitch.h5 and canvas.zarr does; without any, what
+    differs from the colour of the rim is."""
     origin: tuple[float, float] | None = None
     """Object coordinate X Y of the image's corner, if known: then places are compared, not only sizes."""
 
@@ -41,10 +47,7 @@ def run(config: Config) -> int:
     import torch
 
     from patchatlas.cli.main import BAD_INPUT, OK
-    from patchatlas.io.rasters import read_raster
-    from patchatlas.io.scans.archive import load_npy
     from patchatlas.io.scans.read import read_scan
-    from patchatlas.stitch.diagnosis.box import bounding_box
     from patchatlas.stitch.positions import corners
 
     scan = read_scan(config.scan, config.declared())
@@ -56,17 +59,7 @@ def run(config: Config) -> int:
     positions = corners(scan, whole)
     # A middle part of a tile begins further in.
     positions = positions + torch.tensor([whole[1] // 2 - tile[1] // 2, whole[0] // 2 - tile[0] // 2])
-    picture = torch.from_numpy(read_raster(config.image))
-    coverage = None
-    if config.coverage is not None:
-        loaded = load_npy(config.coverage)
-        if loaded.shape != tuple(picture.shape[1:]) or loaded.dtype.kind not in "biuf":
-            raise FormatError(
-                f"{config.coverage} is {loaded.dtype} {loaded.shape}; coverage is real, one a pixel of the image, "
-                f"{tuple(picture.shape[1:])}"
-            )
-        coverage = torch.from_numpy(loaded).float()
-    box = bounding_box(picture, positions, tile, origin=config.origin, coverage=coverage)
+    box = (_box_on_disk if config.image.is_dir() else _box)(config, positions, tile)
     fault = box.fault
     data = {
         "image": config.image.name,
@@ -88,6 +81,50 @@ def run(config: Config) -> int:
         lines += [describe(box), f"what to do: {fault.advice}"]
     emit(config, human="\n".join(lines), data=data)
     return BAD_INPUT if fault else OK
+
+
+def _box(config: Config, positions: "Tensor", tile: tuple[int, int]) -> "Box":
+    """Of a picture or array in a file.
+
+    Raises:
+        InputError, UsageError: see `read_saved`; a coverage that is not that of the image.
+    """
+    import torch
+
+    from patchatlas.io.scans.archive import load_npy
+    from patchatlas.io.scans.saved import read_saved
+    from patchatlas.stitch.diagnosis.box import bounding_box
+
+    saved = read_saved(config.image, key=config.image_key)
+    coverage, size = saved.coverage, saved.values.shape[1:]
+    if config.coverage is not None:
+        coverage = load_npy(config.coverage)
+        if coverage.shape != size or coverage.dtype.kind not in "biuf":
+            raise FormatError(
+                f"{config.coverage} is {coverage.dtype} {coverage.shape}; coverage is real, one a pixel of the image, "
+                f"{size}"
+            )
+    return bounding_box(
+        torch.from_numpy(saved.values),
+        positions,
+        tile,
+        origin=config.origin,
+        coverage=None if coverage is None else torch.from_numpy(coverage).float(),
+    )
+
+
+def _box_on_disk(config: Config, positions: "Tensor", tile: tuple[int, int]) -> "Box":
+    """Of a canvas.zarr, which says its coverage and origin itself, and may be larger than memory.
+
+    Raises:
+        UsageError: these are given all the same.
+        FormatError: another kind of folder.
+    """
+    from patchatlas.stitch.large import survey
+
+    if config.coverage is not None or config.origin is not None or config.image_key is not None:
+        raise UsageError(f"{config.image} holds its own coverage and origin; leave --coverage, --origin and keys out")
+    return survey(config.image, positions, tile).box
 
 
 def describe(box: "Box") -> str:

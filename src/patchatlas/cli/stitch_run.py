@@ -56,6 +56,8 @@ class Config(TileOptions):
     """With --zarr: MiB that a band of the canvas and its tiles may take."""
     backend: Literal["auto", "torch", "numba"] = "auto"
     """What places tiles: compiled code (the numba extra), torch, or (auto) the former where it is there and can."""
+    threads: Annotated[int, Field(gt=0)] = 1
+    """Threads that place tiles, for canvases of many megapixels on idle cores; the result does not depend on it."""
 
 
 def run(config: Config) -> int:
@@ -79,13 +81,13 @@ def run(config: Config) -> int:
     check_compat(config.compat, interpolation=interpolation, window=weighting)
     if config.zarr and (config.compat or config.hdf5):
         raise UsageError("--zarr goes with neither --compat nor --hdf5, which need the whole canvas in memory")
-    if config.compat and config.backend != "auto":
-        raise UsageError(f"--compat {config.compat} chooses its own way of summing; leave --backend out")
+    if config.compat and (config.backend != "auto" or config.threads > 1):
+        raise UsageError(f"--compat {config.compat} chooses its own way of summing; leave --backend and --threads out")
     check_replaceable(config.output.absolute())
     scan, tiles, files = load(config)
-    trace = start_trace(config.trace)
     size = (tiles.shape[2], tiles.shape[3])
     window, window_facts = load_window(weighting, scan, size)
+    trace = start_trace(config.trace)
     positions = corners(scan, size)
     trace("stored positions", scan.positions, **{name: fact["value"] for name, fact in scan.facts().items()})
     trace("tiles", tiles)
@@ -107,7 +109,14 @@ def run(config: Config) -> int:
     if config.compat:
         stitched = stitch_like_ptychopinn(tiles, positions, crop=config.crop)
     else:
-        stitched = stitch(tiles, positions, interpolation=interpolation, window=window, backend=config.backend)
+        stitched = stitch(
+            tiles,
+            positions,
+            interpolation=interpolation,
+            window=window,
+            backend=config.backend,
+            threads=config.threads,
+        )
     trace("placed tiles", stitched.tiles, interpolation=interpolation, window=weighting, compat=config.compat)
     trace("placed corners", stitched.positions)
     trace("coverage", stitched.coverage, origin_xy=list(stitched.origin_xy))
@@ -153,8 +162,9 @@ def load_window(name: str, scan: "Scan", tile_hw: tuple[int, int]) -> "tuple[Ten
 
     Raises:
         UsageError: no such window, or the scan has no probe of the tiles' size.
-        InputError: a file that is no map of the tiles' size.
+        InputError: a file that is no map of the tiles' size, or holds weights that are negative, not finite or all 0.
     """
+    import numpy as np
     import torch
 
     from patchatlas.canvas import windows
@@ -168,10 +178,12 @@ def load_window(name: str, scan: "Scan", tile_hw: tuple[int, int]) -> "tuple[Ten
     if name == "gaussian":
         return windows.gaussian(tile_hw), {}
     if name == "probe":
-        if scan.probe is None or scan.probe.shape != tile_hw:
-            found = "none" if scan.probe is None else f"one of {scan.probe.shape}"
+        if scan.probe is None or scan.probe.shape[1:] != tile_hw:
+            found = "none" if scan.probe is None else f"one of {scan.probe.shape[1:]}"
             raise UsageError(f"--window probe needs a probe of the tiles' size {tile_hw}; {scan.path} has {found}")
-        return windows.probe_intensity(torch.from_numpy(scan.probe)), {}
+        # Modes do not interfere: the light on a pixel is the sum of their intensities.
+        light = torch.from_numpy(np.square(np.abs(scan.probe), dtype=np.float64).sum(axis=0))
+        return windows.probe_intensity(light.sqrt()).float(), {}
     path = Path(name)
     if path.suffix.lower() != ".npy":
         raise UsageError(f"there is no window {name!r}; windows are {', '.join(WINDOWS)}, or name an .npy file")
@@ -179,7 +191,13 @@ def load_window(name: str, scan: "Scan", tile_hw: tuple[int, int]) -> "tuple[Ten
     weights = load_npy(path)
     if weights.shape != tile_hw or weights.dtype.kind not in "fiu":
         raise InputError(f"{path} is {weights.dtype} {weights.shape}; a window is real, of the tiles' size {tile_hw}")
-    return torch.from_numpy(weights).float(), {"window_sha256": digest}
+    window = torch.from_numpy(weights).float()
+    if not (bool(((window >= 0) & window.isfinite()).all()) and bool((window > 0).any())):
+        raise InputError(
+            f"{path}: the weights of a window must be finite and not negative, and some above 0; they run from "
+            f"{window.min():g} to {window.max():g}"
+        )
+    return window, {"window_sha256": digest}
 
 
 def stamp_of(
@@ -202,6 +220,10 @@ def stamp_of(
     }
     if config.compat:
         facts["crop"] = config.crop
+    # Which numbers of the files were read, and how.
+    columns = None if config.columns is None else ",".join(config.columns)
+    said = {"columns": columns, "tiles_key": config.tiles_key, "channels_axis": config.channels_axis}
+    facts |= {name: value for name, value in said.items() if value is not None}
     return Stamp(tuple(sorted(facts.items())))
 
 
@@ -214,19 +236,20 @@ def describe(
     found: "StitchReport | None",
 ) -> dict[str, Any]:
     """What goes into report.json."""
-    lit = stitched.coverage[stitched.coverage > 0]
+    held = stitched.coverage[stitched.covered]
+    held = held if len(held) else held.new_zeros(1)  # a window so steep that cubic kernels leave no value anywhere
     return {
         "package": __version__,
         **describe_input(scan, files, stitched.tiles),
         "canvas": {"size_hw": list(stitched.coverage.shape), "origin_xy": list(stitched.origin_xy)},
         "coverage": {
             "covered_part": float(stitched.covered.float().mean()),
-            "least": float(lit.min()),
-            "median": float(lit.median()),
-            "most": float(lit.max()),
+            "least": float(held.min()),
+            "median": float(held.median()),
+            "most": float(held.max()),
         },
         "arrays": {name: [array.dtype.name, list(array.shape)] for name, array in arrays_of(stitched).items()},
-        "config": config.model_dump(mode="json", exclude={"format", "verbose"}),
+        "config": config.model_dump(mode="json", exclude={"format", "verbose", "threads"}),
         "stamp": {"facts": dict(stamp.facts), "digest": stamp.digest},
         "diagnosis": None if found is None else found.to_json(),
     }

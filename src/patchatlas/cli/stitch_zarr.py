@@ -49,12 +49,12 @@ def run_zarr(
     from patchatlas.cli.stitch_run import summarise
     from patchatlas.stitch.diagnosis.diagnose import diagnose
     from patchatlas.stitch.large import stitch_to_zarr, survey
-    from patchatlas.stitch.output import fill_folder, replacing_folder
+    from patchatlas.stitch.output import fill_folder, replacing_result
     from patchatlas.stitch.run import oriented_views
 
     size = (tiles.shape[2], tiles.shape[3])
     try:
-        with replacing_folder(config.output) as folder:
+        with replacing_result(config.output) as folder:
             with progress() as bar:
                 task = bar.add_task("placing", total=None)
                 plan = stitch_to_zarr(
@@ -66,6 +66,7 @@ def run_zarr(
                     stamp=stamp,
                     memory=config.memory << 20,
                     backend=config.backend,
+                    threads=config.threads,
                     progress=lambda done, of: bar.update(task, completed=done, total=of),
                 )
             seen = survey(folder / CANVAS, positions, size, interpolation=interpolation, window=window)
@@ -78,8 +79,9 @@ def run_zarr(
             if found is not None and not found.ok and config.diagnose == "error":
                 lines.append(f"nothing was written; --diagnose warn writes {config.output} all the same, to look at")
                 raise _Refused
-            covered = seen.coverage > 0
-            shown = draw_maps(seen.values, seen.coverage, covered, residual=None, lines=[*lines[:1], reduced(seen)])
+            shown = draw_maps(
+                seen.values, seen.coverage, seen.covered, residual=None, lines=[*lines[:1], reduced(seen)]
+            )
             pictures = {
                 "overview": shown["overview"],
                 "orientation": draw_orientations(oriented_views(tiles, positions)),
@@ -113,7 +115,7 @@ def describe(
     """What goes into report.json."""
     from patchatlas.cli.stitch_run import describe_input
 
-    lit = seen.coverage[seen.coverage > 0]
+    held = seen.coverage[seen.covered]
     return {
         "package": __version__,
         **describe_input(scan, files, tiles),
@@ -121,12 +123,12 @@ def describe(
         "coverage": {
             "covered_part": seen.covered_part,
             "least": seen.least,
-            "median": float(lit.median()) if len(lit) else 0.0,  # of the reduced canvas
+            "median": float(held.median()) if len(held) else 0.0,  # of the reduced canvas
             "most": seen.most,
         },
         "arrays": {"positions": ["float64", [len(tiles), 2]]},
         "zarr": CANVAS,
-        "config": config.model_dump(mode="json", exclude={"format", "verbose"}),
+        "config": config.model_dump(mode="json", exclude={"format", "verbose", "threads"}),
         "stamp": {"facts": dict(stamp.facts), "digest": stamp.digest},
         "diagnosis": None if found is None else found.to_json(),
     }

@@ -75,7 +75,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples.
+    """Some samples; none, and no tensors, where none of them could be read.
 
     Attributes:
         ids: image ids.

@@ -171,14 +171,15 @@ class PatchConditioner(nn.Module):
             return null, torch.ones_like(with_text)[:, None]
         if mask is None:
             mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
-        return _or_null(self.text(text) + self.text_type, mask, with_text & mask.any(dim=1), self.null_text)
+        seen = self.text(_without_padding(text, mask)) + self.text_type
+        return _or_null(seen, mask, with_text & mask.any(dim=1), self.null_text)
 
     def _placed(self, patches: Padded | Packed) -> tuple[Float[Tensor, "b n w"], Bool[Tensor, "b n"]]:
         """Projected patches with their places, side by side."""
         at = patches.coordinates
         if isinstance(patches, Padded):
             at = padded_coordinates(patches.grids, patches.values.shape[1]) if at is None else at
-            return self._embedded(patches.values, at), patches.mask
+            return self._embedded(_without_padding(patches.values, patches.mask), at), patches.mask
         at = packed_coordinates(patches.grids) if at is None else at
         embedded = self._embedded(patches.values, at)
         side_by_side = Packed(embedded, patches.cu_seqlens, patches.max_seqlen, patches.grids).padded()
@@ -187,6 +188,11 @@ class PatchConditioner(nn.Module):
     def _embedded(self, values: Float[Tensor, "*shape d"], at: Float[Tensor, "*shape 2"]) -> Float[Tensor, "*shape w"]:
         embedded: Tensor = self.patches(values) + self.place(self.waves(at).to(values.dtype)) + self.patch_type
         return embedded
+
+
+def _without_padding(tokens: Float[Tensor, "b n e"], mask: Bool[Tensor, "b n"]) -> Float[Tensor, "b n e"]:
+    """Zeros for whatever lies in the padding: times a mask of zeros NaN stays NaN, in the tokens or in gradients."""
+    return torch.where(mask[..., None], tokens, 0)
 
 
 def _learnt(width: int) -> nn.Parameter:

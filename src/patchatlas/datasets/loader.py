@@ -48,6 +48,9 @@ class FeatureLoader:
 
     Each `iter()` goes through what is left of the current epoch. With `workers`, other processes read ahead.
 
+    Each node gets as many batches as it was promised. One of which nothing could be read (with `max_skipped`) comes
+    empty, without ids and tensors: nodes that step together must all take the step.
+
     Every sample comes exactly once an epoch, over all nodes together, unless `tail="drop"`. Where batches do not come
     out even, the last batch of a bucket is smaller, and `tail` says what nodes do at the end, see `order.share`.
 
@@ -180,8 +183,7 @@ class FeatureLoader:
             # One step of all nodes is done once this batch is handed out.
             self._done = int(ends[min((step + 1) * self._nodes, len(plan)) - 1])
             self._count(batch)
-            if batch.ids:
-                yield batch
+            yield batch
         self._epoch, self._done, self._skipped = self._epoch + 1, 0, []
 
     def state_dict(self) -> dict[str, Any]:

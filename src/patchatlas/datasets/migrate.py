@@ -6,6 +6,7 @@ caption, sometimes a vector inline as a list of numbers, and fields that only th
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,59 +20,33 @@ from patchatlas.datasets.scan import OnProgress, in_order, read_record, source_p
 from patchatlas.errors import FormatError
 from patchatlas.files import write_bytes
 from patchatlas.geometry.buckets import MEGAPIXEL_BUCKETS, BucketRule, Hw
+from patchatlas.io.disk import disk_errors
 from patchatlas.io.images import MAX_PIXELS
 from patchatlas.io.manifest import (
     FORMAT_VERSION,
     KNOWN,
-    ManifestRows,
     Record,
     Row,
     refuse_later,
     require_unique,
-    write_manifest,
 )
+
+log = logging.getLogger(__name__)
 
 INLINE_VECTORS = ("dinov3_embedding",)
 """Fields that earlier projects filled with a vector of numbers. Here they become .npy files below `migrated/`.
 
 They are no features of this manifest: nothing says which network, layer and input size made them."""
 
+_OF_PICTURE = (
+    "width", "height", "sha256", "exif_orientation", "aspect_bucket", "resized", "crop", "crop_source",
+)  # fmt: skip
+_UNSEEN = frozenset({"missing", "unreadable"})
+"""Reasons that say nothing of what the picture's bytes are."""
+
 _OLD, _VECTORS = "old_values", "migrated_vectors"
 _FROM_PICTURE = ("width", "height", "aspect_bucket")
 _LONGEST_ID = 200  # bytes; file names hold 255 on the usual file systems, and suffixes need some
-
-
-def migrate_manifest(
-    path: str | Path,
-    *,
-    input_dir: str | Path,
-    derived_dir: str | Path,
-    table: tuple[Hw, ...] = MEGAPIXEL_BUCKETS,
-    rule: BucketRule = "log",
-    max_pixels: int = MAX_PIXELS,
-    min_side: int = 1,
-    workers: int = 4,
-    on_progress: OnProgress | None = None,
-) -> list[Record]:
-    """Rewrite a manifest in place, in one step, as `migrate` says; the same call again changes nothing.
-
-    Raises:
-        InputError: there is no such manifest.
-        FormatError: as `ManifestRows` and `migrate`; the file is then as it was.
-    """
-    records = migrate(
-        ManifestRows(path),
-        input_dir=input_dir,
-        derived_dir=derived_dir,
-        table=table,
-        rule=rule,
-        max_pixels=max_pixels,
-        min_side=min_side,
-        workers=workers,
-        on_progress=on_progress,
-    )
-    write_manifest(path, records)
-    return records
 
 
 def migrate(
@@ -89,9 +64,9 @@ def migrate(
     """Records of version 3 from the lines of a manifest of any version, in their order.
 
     * An id that is unique and can name a file stays; others are made from the path.
-    * Pictures that were skipped or never read are read now; the others are not read again.
-    * A record gets the bucket that the table and the rule give. Where that moves the bucket, or the picture is another
-      one than before, the record loses its features: they belong to another crop.
+    * Header and hash of every picture are read again. One that was read before and is not here now stays as it was.
+    * A record gets the bucket that the table and the rule give. Where that moves the bucket, or size, orientation or
+      bytes of the picture are others than before, the record loses its features: they are of something else.
     * A value that must give way is kept in `old_values`, and a field that is not known stays as it is.
     * Inline vectors become files below `derived_dir`/migrated, named in `migrated_vectors`.
 
@@ -103,9 +78,11 @@ def migrate(
 
     Raises:
         FormatError: a line without image_path, one of version 3 that is not of the format, or of a later version.
+        ResourceError: the disk is full, or the folder may not be written.
     """
     derived = Path(derived_dir)
     ids = _ids(rows)
+    unseen: list[str] = []
 
     def work(item: tuple[int, Row, str]) -> Record:
         number, row, name = item
@@ -114,17 +91,32 @@ def migrate(
         except FormatError as error:
             raise FormatError(f"record {number}: {error}") from error
         record = replace(before, extra=_without_vectors(before, derived))
-        if _is_read(record):
-            record = place(record, table, rule=rule)
-        else:
-            path = source_path(record.image_path, input_dir)
-            record = read_record(record, path, table=table, rule=rule, max_pixels=max_pixels, min_side=min_side)
-        moved = (before.resized, before.crop, before.sha256) != (record.resized, record.crop, record.sha256)
-        return replace(record, features={} if moved else record.features, extra=_without_repeats(record))
+        path = source_path(record.image_path, input_dir)
+        record = read_record(record, path, table=table, rule=rule, max_pixels=max_pixels, min_side=min_side)
+        if record.error is not None and record.error.type not in _UNSEEN:  # whatever was known is of other bytes
+            record = Record(
+                image_path=record.image_path,
+                image_id=record.image_id,
+                caption=record.caption,
+                status="skipped",
+                error=record.error,
+                extra=record.extra,
+            )
+        elif record.error is not None and _is_read(before):
+            unseen.append(record.image_path)
+            record = place(replace(record, status="ok", error=None), table, rule=rule)
+        same = all(getattr(before, name) == getattr(record, name) for name in _OF_PICTURE)
+        return replace(record, features=record.features if same else {}, extra=_without_repeats(record))
 
     items = ((number, row, name) for number, (row, name) in enumerate(zip(rows, ids, strict=True), start=1))
     records = list(in_order(work, items, total=len(ids), workers=workers, on_progress=on_progress))
     require_unique(records, where="the migrated manifest")
+    if unseen:
+        log.warning(
+            "%d pictures are not here to be read again, the first of them %s; their records stay",
+            len(unseen),
+            min(unseen),
+        )
     return records
 
 
@@ -217,8 +209,9 @@ def _write_vector(values: list[float | int], derived: Path, file: str) -> Row:
     content = io.BytesIO()
     np.lib.format.write_array(content, stored, allow_pickle=False)
     path = derived / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, content.getvalue())
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content.getvalue())
     return {
         "file": file,
         "dim": len(values),

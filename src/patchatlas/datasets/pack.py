@@ -1,13 +1,13 @@
 """Pack stored features into WebDataset shards, one folder a bucket: the same features give the same bytes.
 
-What each shard will hold is planned from the manifest alone, so that a rerun knows finished shards by the plan they
-name in their first member. The format is described in docs/formats/shards-v1.md.
+What each shard will hold is planned from the manifest alone, to the byte, so that a rerun knows finished shards, with
+or without an index, and finds damaged ones. The format is described in docs/formats/shards-v1.md.
 """
 
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from patchatlas.io.shards import (
     shard_plan,
     write_index,
 )
-from patchatlas.io.tar import TarWriter, part_file
+from patchatlas.io.tar import TarWriter, hash_of_tar, part_file
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class PackReport:
     Attributes:
         index: what is now there.
         written: paths of the shards that were written.
-        kept: paths of the shards that were there and as they should be.
+        kept: paths of the shards that were there and, read again, as they should be.
         removed: paths of shards of ours that are no longer part of the set, and of parts that killed runs left.
     """
 
@@ -79,7 +79,8 @@ def pack(
     Args:
         records: in any order.
         derived_dir: where the features were built.
-        output_dir: gets `bucket_{W}x{H}/shard-000000.tar` and `index.json`; finished shards in it are kept.
+        output_dir: gets `bucket_{W}x{H}/shard-000000.tar` and `index.json`; finished shards in it are read again and
+            kept if they are whole.
         kinds: what to pack; without it all kinds that occur.
         max_mb: largest size of a file in megabytes (1,000,000 bytes); a sample that alone is larger has its own shard.
         split: one file a kind, `shard-000000.KIND.tar`, with equal samples in equal order.
@@ -109,7 +110,8 @@ def pack(
         output.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(output / LOCK, timeout=0):
-                packer = _Packer(store, output, form, _present(output, form, replace_other=replace_other), on_progress)
+                _require_alike(output, form, replace_other=replace_other)
+                packer = _Packer(store, output, form, on_progress)
                 return packer.run(samples, skipped, most_bytes=int(max_mb * MEGABYTE), strict=strict)
         except Timeout as error:
             raise ResourceError(f"another process packs into {output}; wait for it or take another folder") from error
@@ -131,10 +133,9 @@ class _Packer:
         store: FeatureStore,
         output: Path,
         form: Form,
-        present: Mapping[str, ShardFile],
         on_progress: OnProgress | None,
     ) -> None:
-        self._store, self._output, self._form, self._present = store, output, form, present
+        self._store, self._output, self._form = store, output, form
         self._on_progress = on_progress
         self._written: list[str] = []
 
@@ -180,10 +181,8 @@ class _Packer:
         columns: dict[str, Column] = {}
         for plan in self._form.plans(bucket, number, samples):
             path = self._output / plan.path
-            if path.is_file() and path.stat().st_size == plan.size and shard_plan(path) == plan.plan:
-                known = self._present.get(plan.path)
-                sha256 = known.sha256 if known is not None and known.plan == plan.plan else _hash_of(path)
-            else:
+            sha256 = _hash_of(path, plan, samples)
+            if sha256 is None:
                 self._withdraw_index()
                 sha256 = self._write(path, plan, samples)
                 self._written.append(plan.path)
@@ -236,14 +235,14 @@ class _Packer:
         return tuple(removed)
 
 
-def _present(output: Path, form: Form, *, replace_other: bool) -> dict[str, ShardFile]:
-    """The files that the index in the folder names, by path.
+def _require_alike(output: Path, form: Form, *, replace_other: bool) -> None:
+    """Refuse a folder whose shards, by its index, are of other features.
 
     Raises:
         StampError: they were made in another way or hold other kinds, and must not be replaced.
     """
     if not (output / INDEX).is_file():
-        return {}
+        return
     try:
         index = read_index(output)
         for kind in sorted(form.kinds.keys() & index.kinds.keys()):
@@ -259,10 +258,15 @@ def _present(output: Path, form: Form, *, replace_other: bool) -> dict[str, Shar
             raise type(error)(
                 f"{error}. Take another folder, or replace the shards in this one with --replace"
             ) from error
-        return {}
-    return {file.path: file for shard in index.shards for file in shard.files.values()}
 
 
-def _hash_of(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def _hash_of(path: Path, plan: Plan, samples: Sequence[Sample]) -> str | None:
+    """The hash of a file that is what was planned, to the last byte; `None` if it must be written."""
+    if not path.is_file():
+        return None
+    first = (STAMP_MEMBER, len(plan.head), hashlib.sha256(plan.head).hexdigest())
+    members = [(one.name, one.size, one.sha256) for sample in samples for one in sample.of(plan.kinds)]
+    sha256 = hash_of_tar(path, [first, *members])
+    if sha256 is None and shard_plan(path) == plan.plan:
+        log.warning("%s is damaged; it is written again", path)
+    return sha256

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from patchatlas.errors import FormatError, InputError, StampError, UsageError
 from patchatlas.geometry.buckets import bucket_name
 from patchatlas.io.codecs import read_header, suffix
-from patchatlas.io.feature_store import FeatureStore
+from patchatlas.io.feature_store import FeatureStore, require_own
 from patchatlas.io.manifest import MIGRATE, Record, to_line
 from patchatlas.io.shards import RECORD, Kind, Layout
 from patchatlas.stamp import Stamp
@@ -108,6 +108,7 @@ def choose(
         try:
             _require_usable(record, kinds)
             for kind in kinds:
+                require_own(record.features[kind], kind, record.image_id)
                 store.require(record.features[kind])
         except StampError:
             raise

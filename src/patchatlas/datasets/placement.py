@@ -13,7 +13,6 @@ from typing import Literal
 from patchatlas.errors import FormatError, ShapeError
 from patchatlas.geometry.buckets import BucketRule, Hw, bucket_name, cover, cover_sizes, nearest_bucket, to_patches
 from patchatlas.geometry.frame import Frame
-from patchatlas.io.images import Picture
 from patchatlas.io.manifest import MIGRATE, Record
 
 Plane = Literal["upright", "stored"]
@@ -96,19 +95,6 @@ def upright_frame(record: Record) -> Frame:
     upright = (record.height, record.width)
     turned = record.exif_orientation >= 5  # these swap rows and columns
     return Frame.from_exif(upright[::-1] if turned else upright, record.exif_orientation)
-
-
-def drawn_from(frame: Frame, picture: Picture) -> Frame:
-    """A frame of the upright picture, with the pixels that were read as its source.
-
-    They are the upright picture itself unless it was shrunk while it was read (`read_picture(..., at_least_hw=)`).
-
-    Raises:
-        ShapeError: the frame is of a picture of another size.
-    """
-    stored = picture.frame.source_size
-    upright = Frame.from_exif(stored, picture.orientation)
-    return frame.then(upright).then(picture.frame.inverse())
 
 
 def encoder_frame(record: Record, patch: tuple[int, int], *, plane: Plane = "upright") -> Frame:

@@ -258,12 +258,12 @@ def time_disk(folder: Path, *, size: int = TRIAL_BYTES) -> DiskSpeed:
     try:
         with disk_errors(path):
             begin = time.perf_counter()
-            with path.open("wb") as handle:
+            with path.open("w+b") as handle:  # opened once: a build that begins meanwhile may sweep its name away
                 handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
-            written = time.perf_counter() - begin
-            with path.open("rb") as handle:
+                written = time.perf_counter() - begin
+                handle.seek(0)
                 if hasattr(os, "posix_fadvise"):  # elsewhere the file may be read from memory, and looks faster
                     os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 begin = time.perf_counter()

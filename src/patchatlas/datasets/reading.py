@@ -6,14 +6,13 @@ Axes: n patches (row-major over the grid), d features, r registers, c h w latent
 from jaxtyping import Float32
 from torch import Tensor
 
-from patchatlas.datasets.placement import bucket_frame, encoder_frame
+from patchatlas.datasets.placement import encoder_frame
 from patchatlas.errors import FormatError, InputError
 from patchatlas.features import FeatureMap
+from patchatlas.geometry.buckets import Hw
 from patchatlas.geometry.grid import PatchGrid
-from patchatlas.io.feature_store import FeatureStore
+from patchatlas.io.feature_store import FeatureStore, SetHeader, require_own
 from patchatlas.io.manifest import FeatureEntry, Record
-from patchatlas.spec import EncoderSpec
-from patchatlas.stamp import Stamp
 
 PATCHES = "_patches"
 
@@ -49,7 +48,8 @@ def feature_map(
         raise FormatError(
             f"{path.parent} does not say which encoder for pictures made it, so its patches have no place"
         )
-    grid = _grid(record, spec, header.stamp)
+    cell = cell_of(header)
+    grid = PatchGrid.on(encoder_frame(record, cell), cell)
     if entry.grid != grid.shape:
         raise FormatError(
             f"{record.image_path}: the manifest says a grid of {entry.grid} (rows, columns), its bucket and patches "
@@ -57,8 +57,9 @@ def feature_map(
         )
     beside = {}
     for name in ("cls", "registers"):
-        other = record.features.get(f"{kind.removesuffix(PATCHES)}_{name}")
-        if other is not None:
+        beside_kind = f"{kind.removesuffix(PATCHES)}_{name}"
+        if beside_kind in record.features:
+            other = entry_of(record, beside_kind)
             header.stamp.require(store.stamp_of(store.path(other).parent), what=f"patches and {name}")
             beside[name] = store.read(other, check_hash=check_hash)
     return FeatureMap(store.read(entry, check_hash=check_hash), grid, spec, header.stamp, **beside)
@@ -69,11 +70,13 @@ def entry_of(record: Record, kind: str) -> FeatureEntry:
 
     Raises:
         InputError: the picture was skipped, or has no such feature; the message names those it has.
+        FormatError: by its name, the file is of another picture or kind.
     """
     if kind not in record.features:
         why = f" (it was skipped: {record.error.message})" if record.error is not None else ""
         there = ", ".join(sorted(record.features)) or "none"
         raise InputError(f"{record.image_path} has no {kind}{why}; it has: {there}")
+    require_own(record.features[kind], kind, record.image_id)
     return record.features[kind]
 
 
@@ -84,11 +87,11 @@ def as_tokens(values: Float32[Tensor, "..."]) -> Float32[Tensor, "n d"]:
     return values.flatten(1).T if values.ndim == 3 else values
 
 
-def _grid(record: Record, spec: EncoderSpec, stamp: Stamp) -> PatchGrid:
-    """Patches of the encoder, or the tokens of a latent model where the patches were resampled to those."""
-    facts = dict(stamp.facts)
+def cell_of(header: SetHeader) -> Hw:
+    """Pixels (h, w) to a cell of the grid: the patch, or the latent token to which patches were resampled."""
+    assert header.spec is not None
+    facts = dict(header.stamp.facts)
     if "latent_stride" in facts and "latent_patch" in facts:
         side = int(str(facts["latent_stride"])) * int(str(facts["latent_patch"]))
-        return PatchGrid.on(bucket_frame(record), (side, side))
-    patch = spec.patch[0], spec.patch[-1]
-    return PatchGrid.on(encoder_frame(record, patch), patch)
+        return side, side
+    return header.spec.patch[0], header.spec.patch[-1]

@@ -57,7 +57,10 @@ class Form:
 
     def head(self, bucket: str, part: str, *, plan: str) -> bytes:
         """Content of a tar's first member: what it holds and how that was made."""
-        kinds = {kind: self.kinds[kind] for kind in self.parts()[part] if kind != RECORD}
+        # The records of a split set speak of features of all kinds.
+        kinds = (
+            self.kinds if part == RECORD else {kind: self.kinds[kind] for kind in self.parts()[part] if kind != RECORD}
+        )
         return _canonical(
             {
                 "format": FORMAT,

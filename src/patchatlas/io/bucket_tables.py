@@ -16,7 +16,9 @@ def read_table(path: str | Path) -> tuple[Hw, ...]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"there is no bucket table {path}; write one with a bucket a line, such as 1216x832")
+        raise InputError(
+            f"there is no bucket table {path}; give default, learn:N, or a file with a bucket a line, such as 1216x832"
+        )
     try:
         return parse_table(path.read_text(encoding="utf-8"))
     except (FormatError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 from numpy import ndarray
 from safetensors.torch import save
 from torch import Tensor
@@ -126,22 +126,6 @@ def decode_array(source: Source, dtype: StoredDtype) -> Float32[Tensor, "..."]:
     if dtype == "int8":
         values.mul_(torch.from_numpy(_read(source, "<f4", header.scale_shape, header.scale_offset)))
     return values
-
-
-def map_array(path: Path, dtype: StoredDtype) -> Shaped[Tensor, "..."]:
-    """The stored values of an fp32, fp16 or bf16 file as a memory map: pages are read when they are touched.
-
-    Writing to the tensor never reaches the file.
-
-    Raises:
-        InputError: there is no such file.
-        FormatError: as `decode_array`; also int8, whose values mean nothing without their scales.
-    """
-    if dtype == "int8":
-        raise FormatError(f"{path}: int8 values mean nothing without their scales; read them with decode_array")
-    header = read_header(path, expect=dtype)
-    mapped = np.memmap(path, _NUMPY[dtype], mode="c", offset=header.offset, shape=header.shape)
-    return torch.from_numpy(mapped).view(_TORCH[dtype])
 
 
 def read_header(source: Source, *, expect: StoredDtype | None = None) -> ArrayHeader:

@@ -1,9 +1,12 @@
 """Turn what the disk refuses (full, read-only, not ours) into an error that says so: exit code 6, old data intact."""
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from patchatlas.errors import ResourceError
 
@@ -26,9 +29,19 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _REASONS:
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _number(error)
+        if number not in _REASONS:
             raise
         raise ResourceError(
-            f"cannot write {path}: {_REASONS[error.errno]} and run again; what was written before is intact"
+            f"cannot write {path}: {_REASONS[number]} and run again; what was written before is intact"
         ) from error
+
+
+def _number(error: SafetensorError) -> int | None:
+    """What the system called an error that the safetensors library met: it says so in its message only.
+
+    (Rust's `std::io::Error` displays itself as "File too large (os error 27)".)
+    """
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None

@@ -304,11 +304,6 @@ class FeatureStore:
             )
         return self.derived_dir.joinpath(*parts)
 
-    def holds(self, entry: FeatureEntry, stamp: Stamp) -> bool:
-        """Whether the file of an entry is there, whole by its size, and of this stamp; says nothing of its values."""
-        path = self.path(entry)
-        return entry.stamp == stamp.digest and path.is_file() and path.stat().st_size == entry.bytes
-
     def require(self, entry: FeatureEntry) -> Path:
         """The file of an entry, after checking that it belongs to its set and has the announced size, dtype and shape.
 
@@ -356,6 +351,20 @@ class FeatureStore:
         if found != entry.sha256:
             raise FormatError(f"{path} has SHA-256 {found}, the manifest says {entry.sha256}; build again")
         return decode_array(content, _dtype(entry))
+
+
+def require_own(entry: FeatureEntry, kind: str, image_id: str) -> None:
+    """Refuse an entry whose file, by its name, is of another picture or kind than the record has it as.
+
+    Raises:
+        FormatError: it is.
+    """
+    folder, _, name = entry.file.partition("/")
+    if (folder.partition("@")[0], PurePosixPath(name).stem) != (kind, image_id):
+        raise FormatError(
+            f"the manifest names {entry.file} as {kind} of {image_id}; a file has the names of its kind and picture; "
+            "run `features verify --fix`, then build again"
+        )
 
 
 def _read_header(folder: Path) -> SetHeader:

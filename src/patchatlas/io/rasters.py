@@ -36,9 +36,17 @@ def read_raster(path: str | Path) -> Shaped[ndarray, "c h w"]:
         raise InputError(f"there is no file {path}; check the name")
     with path.open("rb") as handle:
         is_npy = handle.read(6) == b"\x93NUMPY"
-    array = load_npy(path) if is_npy else _picture(path)
+    return channels_first(load_npy(path) if is_npy else _picture(path), str(path))
+
+
+def channels_first(array: ndarray, what: str) -> Shaped[ndarray, "c h w"]:
+    """Values (h, w), (c, h, w), or (h, w, c) with up to four channels, channels first.
+
+    Raises:
+        FormatError: other axes, or no numbers.
+    """
     if array.dtype.kind not in "biufc" or array.ndim not in (2, 3) or 0 in array.shape:
-        raise FormatError(f"{path} is {array.dtype} {array.shape}; a picture is numbers, (h, w) or (channels, h, w)")
+        raise FormatError(f"{what} is {array.dtype} {array.shape}; a picture is numbers, (h, w) or (channels, h, w)")
     if array.ndim == 2:
         return array[None]
     if array.shape[2] <= _MOST_CHANNELS_LAST < array.shape[0]:

@@ -53,6 +53,28 @@ def layout(members: Iterable[tuple[str, int]]) -> tuple[list[Place], int]:
     return places, at + END
 
 
+def hash_of_tar(path: Path, members: Iterable[tuple[str, int, str]]) -> str | None:
+    """The SHA-256 of a tar that is, to the last byte, what `TarWriter` makes of these members, else `None`.
+
+    Args:
+        path: of the tar.
+        members: (name, size, SHA-256 of the content) in order.
+    """
+    whole = hashlib.sha256()
+    with path.open("rb") as handle:
+        for name, size, sha256 in members:
+            head, stored = header(name, size), handle.read(stored_bytes(name, size))
+            end = len(head) + size
+            if not stored.startswith(head) or stored[end:].strip(b"\0"):
+                return None
+            if hashlib.sha256(memoryview(stored)[len(head) : end]).hexdigest() != sha256:
+                return None
+            whole.update(stored)
+        last = handle.read(END + 1)
+        whole.update(last)
+    return whole.hexdigest() if last == bytes(END) else None
+
+
 class TarWriter:
     """Writes members one after the other and keeps the SHA-256 of the file.
 

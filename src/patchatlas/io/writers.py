@@ -7,7 +7,11 @@ the process dies, however it dies. Whoever gets that lock alone knows that every
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from patchatlas.io.disk import disk_errors
 
 if os.name == "posix":
     import fcntl
@@ -17,7 +21,29 @@ log = logging.getLogger(__name__)
 LOCK = ".writers.lock"
 
 # The names that `patchatlas.files.replacing` gives.
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.[^.]+)?")
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part(?P<suffix>\.[^.]+)?")
+
+
+def is_leftover(name: str, *, of: Path | None = None) -> bool:
+    """Whether `name` is that of a temporary file, of any file or of one."""
+    found = _LEFTOVER.fullmatch(name)
+    return found is not None and (of is None or (found["name"], found["suffix"] or "") == (of.name, of.suffix))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Within, this process is among the writers of a folder, which is made if it is not there.
+
+    Raises:
+        ResourceError: the disk is full, or the folder may not be written.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        writers = Writers(folder)
+    try:
+        yield
+    finally:
+        writers.leave()
 
 
 class Writers:
@@ -50,7 +76,7 @@ class Writers:
         if self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
             for place, folders, files in os.walk(self._folder):
                 folders.sort()
-                for path in (Path(place, name) for name in sorted(files) if _LEFTOVER.fullmatch(name)):
+                for path in (Path(place, name) for name in sorted(files) if is_leftover(name)):
                     path.unlink(missing_ok=True)
                     self.swept.append(path)
 

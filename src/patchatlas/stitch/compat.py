@@ -95,7 +95,8 @@ def reassemble(
     start = side // 2 - crop // 2
     middle = tiles[:, None, start : start + crop, start : start + crop].to(torch.complex64)
     plan = CanvasPlan((0, 0), (crop + 2 * pad, crop + 2 * pad))
-    canvas = place(middle, moves.double() + pad, plan=plan)
+    # A window of ones is summed as the tiles are, so that rounding cancels where a tile barely touches a pixel.
+    canvas = place(middle, moves.double() + pad, plan=plan, window=moves.new_ones(crop, crop))
     value, ones = _quotient(canvas)
     if not xla and pad == 0:
         for emptied in (value, ones):

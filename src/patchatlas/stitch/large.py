@@ -11,18 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float, Float64
+from jaxtyping import Bool, Complex, Float, Float64
 from torch import Tensor
 
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.canvas.compiled import Backend
 from patchatlas.canvas.outofcore import place_to_zarr
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.store import open_zarr
 from patchatlas.canvas.taps import Interpolation
+from patchatlas.errors import FormatError
 from patchatlas.stamp import Stamp
 from patchatlas.stitch.diagnosis.box import Box, compare_boxes
-from patchatlas.stitch.diagnosis.overlap import Tiles
 from patchatlas.stitch.diagnosis.picture import Picture
+from patchatlas.stitch.threads import torch_threads
 
 SHOWN_SIDE = 1024
 """Pixels along a side of the reduced canvas and of the part that is compared with its tiles, at most."""
@@ -38,6 +40,7 @@ class Survey:
         part: a window about the middle of the scan in full resolution.
         values: every `step`-th pixel of the canvas.
         coverage: of these pixels.
+        covered: which of these pixels have a value, see `patchatlas.canvas.canvas.Canvas.covered`.
         step: see `values`.
         least: smallest coverage of a covered pixel, of all pixels.
         most: largest.
@@ -49,6 +52,7 @@ class Survey:
     part: Picture
     values: Float[Tensor, "c rows cols"] | Complex[Tensor, "c rows cols"]
     coverage: Float[Tensor, "rows cols"]
+    covered: Bool[Tensor, "rows cols"]
     step: int
     least: float
     most: float
@@ -65,6 +69,7 @@ def stitch_to_zarr(
     stamp: Stamp,
     memory: int,
     backend: Backend = "auto",
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> CanvasPlan:
     """Place tiles as `patchatlas.stitch.run.stitch` does, on a canvas in a zarr group that carries its stamp.
@@ -78,6 +83,7 @@ def stitch_to_zarr(
         stamp: of the job; that of the group has its facts and more.
         memory: bytes that a band and its tiles may take.
         backend: what does the work, see `patchatlas.canvas.canvas.Canvas`.
+        threads: that place; the bits of the result do not depend on it.
         progress: called with the number of bands done and of all after each.
 
     Raises:
@@ -85,20 +91,21 @@ def stitch_to_zarr(
         MissingExtraError: zarr is not installed.
     """
     real = torch.float64 if tiles.dtype in (torch.float64, torch.complex128) else torch.float32
-    return place_to_zarr(
-        path,
-        tiles.__getitem__,
-        positions,
-        tiles.shape[2:],
-        channels=tiles.shape[1],
-        dtype=real.to_complex() if tiles.is_complex() else real,
-        interpolation=interpolation,
-        window=window,
-        memory=memory,
-        backend=backend,
-        stamp=stamp,
-        progress=progress,
-    )
+    with torch_threads(threads):
+        return place_to_zarr(
+            path,
+            tiles.__getitem__,
+            positions,
+            tiles.shape[2:],
+            channels=tiles.shape[1],
+            dtype=real.to_complex() if tiles.is_complex() else real,
+            interpolation=interpolation,
+            window=window,
+            memory=memory,
+            backend=backend,
+            stamp=stamp,
+            progress=progress,
+        )
 
 
 def survey(
@@ -117,28 +124,35 @@ def survey(
         tile_hw: rows and columns of a tile.
         interpolation: how they were placed.
         window: with which they were placed.
+
+    Raises:
+        FormatError: a group that does not say which pixels have a value.
     """
     group, plan, _ = open_zarr(path)
-    values, coverage = group["value"], group["coverage"]
+    if "covered" not in group:
+        raise FormatError(f"{path} has no array `covered`; stitch it again with this version")
+    values, coverage, has_value = group["value"], group["coverage"], group["covered"]
     rows, columns = plan.size
     step = max(1, math.ceil(max(plan.size) / SHOWN_SIDE))
-    thin, thin_coverage = [], []
+    thin, thin_coverage, thin_covered = [], [], []
     lit_rows, lit_columns = np.zeros(rows, dtype=bool), np.zeros(columns, dtype=bool)
     least, most, covered = math.inf, 0.0, 0
     for top in range(0, rows, coverage.chunks[0]):
         bottom = min(top + coverage.chunks[0], rows)
-        band = coverage[top:bottom]
+        band, with_value = coverage[top:bottom], has_value[top:bottom]
         lit = band > 0
         lit_rows[top:bottom], lit_columns = lit.any(axis=1), lit_columns | lit.any(axis=0)
-        if lit.any():
-            least, most = min(least, float(band[lit].min())), max(most, float(band.max()))
-            covered += int(lit.sum())
+        if with_value.any():
+            held = band[with_value]
+            least, most = min(least, float(held.min())), max(most, float(held.max()))
+            covered += held.size
         first = -top % step
         # Copies: a view would keep the whole band.
         thin_coverage.append(band[first::step, ::step].copy())
+        thin_covered.append(with_value[first::step, ::step].copy())
         thin.append(values[:, top:bottom][:, first::step, ::step].copy())
     lit_box = None
-    if covered:
+    if lit_rows.any():
         y, x = np.flatnonzero(lit_rows), np.flatnonzero(lit_columns)
         lit_box = (int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1)
     origin = (float(plan.origin[1]), float(plan.origin[0]))
@@ -165,6 +179,7 @@ def survey(
         ),
         values=torch.from_numpy(np.concatenate(thin, axis=1)),
         coverage=torch.from_numpy(np.concatenate(thin_coverage)),
+        covered=torch.from_numpy(np.concatenate(thin_covered)),
         step=step,
         least=least if covered else 0.0,
         most=most,

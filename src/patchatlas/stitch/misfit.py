@@ -11,13 +11,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from patchatlas.canvas.canvas import Canvas
+from patchatlas.canvas.canvas import Canvas, Tiles
 from patchatlas.canvas.place import extract
-
-Tiles = Float[Tensor, "n c h w"] | Complex[Tensor, "n c h w"]
 
 # Tiles compared at a time.
 _CHUNK = 64

@@ -2,8 +2,6 @@
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy import ndarray
 
 from patchatlas.arrays import ImageU8
 from patchatlas.errors import FormatError, InputError
+from patchatlas.files import replacing_folder
 from patchatlas.io.images import write_image
 from patchatlas.io.scans import hdf5
 from patchatlas.io.scans.archive import load_npy
@@ -44,7 +43,7 @@ def write_stitch(
         InputError: the folder has other content, or its parent does not exist.
         MissingExtraError: HDF5 is asked for and h5py is not installed.
     """
-    with replacing_folder(folder) as temporary:
+    with replacing_result(folder) as temporary:
         text = fill_folder(temporary, arrays=arrays, pictures=pictures, report=report)
         if with_hdf5:
             with hdf5.h5py("--hdf5").File(temporary / "stitch.h5", "w") as file:
@@ -56,7 +55,7 @@ def write_stitch(
 def fill_folder(
     folder: Path, *, arrays: Mapping[str, ndarray], pictures: Mapping[str, ImageU8], report: Mapping[str, Any]
 ) -> str:
-    """Write these into a folder from `replacing_folder`, and return the text of the report."""
+    """Write these into a folder from `replacing_result`, and return the text of the report."""
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     for name, picture in pictures.items():
@@ -85,28 +84,17 @@ def read_stitch(folder: Path) -> tuple[dict[str, ndarray], dict[str, Any]]:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; on success sync it and put it in place, on error remove it.
+def replacing_result(folder: Path) -> Iterator[Path]:
+    """`patchatlas.files.replacing_folder`, for a folder that is not there, is empty or holds a former result.
 
     Raises:
-        InputError: the parent does not exist, or `folder` is there and holds anything but a former result.
+        InputError: the parent does not exist, or `folder` is there and holds anything else, before or after.
     """
     folder = Path(os.path.abspath(folder))
     check_replaceable(folder)
-    temporary, former = (folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.{end}") for end in ("part", "old"))
-    temporary.mkdir()
-    try:
+    with replacing_folder(folder) as temporary:
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        if folder.exists():
-            folder.rename(former)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+        check_replaceable(folder)  # again: making the result may have taken hours
 
 
 def check_replaceable(folder: Path) -> None:

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from patchatlas.canvas.canvas import Canvas
+from patchatlas.canvas.canvas import Canvas, Tiles
 from patchatlas.canvas.place import extract, place
 from patchatlas.canvas.plan import plan_canvas
 from patchatlas.canvas.taps import Interpolation
 from patchatlas.errors import InputError, UsageError
-from patchatlas.stitch.diagnosis.overlap import Tiles, overlap_residual
+from patchatlas.stitch.diagnosis.overlap import overlap_residual
 
 STEP_PX = 1.0
 """Longest step of a tile in one round along an axis: beyond about a pixel the linear model says nothing."""

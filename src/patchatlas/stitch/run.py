@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Float64
 from torch import Tensor
 
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.canvas.compiled import Backend
 from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
@@ -18,8 +19,9 @@ from patchatlas.errors import ShapeError, UsageError
 from patchatlas.stitch.compat import reassemble
 from patchatlas.stitch.diagnosis.clusters import clusters
 from patchatlas.stitch.diagnosis.orientation import Orientation, orientations
-from patchatlas.stitch.diagnosis.overlap import Tiles, overlap_residual
+from patchatlas.stitch.diagnosis.overlap import overlap_residual
 from patchatlas.stitch.misfit import Misfit, misfit
+from patchatlas.stitch.threads import torch_threads
 
 COMPARED = 128
 """Tiles whose overlaps are measured in each orientation, in four clusters; half a second for tiles of 64 x 64."""
@@ -77,6 +79,7 @@ def stitch(
     interpolation: Interpolation = "linear",
     window: Float[Tensor, "h w"] | None = None,
     backend: Backend = "auto",
+    threads: int = 1,
 ) -> Stitched:
     """Place tiles on the smallest rectangle of whole object pixels that holds them.
 
@@ -86,6 +89,7 @@ def stitch(
         interpolation: how tiles are moved by parts of a pixel.
         window: weight of each pixel of a tile.
         backend: what does the work, see `patchatlas.canvas.canvas.Canvas`.
+        threads: that place; the bits of the result do not depend on it.
 
     Raises:
         ShapeError: counts or sizes that do not fit.
@@ -93,10 +97,12 @@ def stitch(
         ResourceError: the canvas does not fit into memory.
     """
     plan = plan_canvas(positions, tiles.shape[2:], interpolation=interpolation)
-    canvas = place(tiles, positions, interpolation=interpolation, window=window, plan=plan, backend=backend)
+    with torch_threads(threads):
+        canvas = place(tiles, positions, interpolation=interpolation, window=window, plan=plan, backend=backend)
+        values = canvas.value()
     row, column = plan.origin
     return Stitched(
-        values=canvas.value(),
+        values=values,
         coverage=canvas.coverage,
         covered=canvas.covered,
         misfit=misfit(tiles, positions, canvas, window=window),

@@ -8,12 +8,14 @@ values. Rows run along the first axis: one a position, one a tile. The hash is o
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy import ndarray
 from torch import Tensor
 
@@ -21,6 +23,9 @@ from patchatlas.errors import FormatError, InputError
 
 VARIABLE = "PATCHATLAS_STITCH_TRACE"
 """Environment variable that names the file to trace to."""
+
+PORTION = 1 << 16
+"""Numbers that are looked at in one go; a row that is longer is looked at whole."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,24 +78,40 @@ def start_trace(path: str | Path | None = None, *, environment: Mapping[str, str
 
 
 def describe(array: Tensor | ndarray) -> dict[str, Any]:
-    """What a line says of an array; numbers that do not exist (of an empty array) are null."""
-    values = array.detach().resolve_conj().cpu() if isinstance(array, Tensor) else np.asarray(array)
-    held: ndarray = (
-        values.float().numpy() if isinstance(values, Tensor) and values.dtype.itemsize == 2 else np.asarray(values)
-    )
-    numbers = np.abs(held) if np.iscomplexobj(held) else held
-    finite = numbers[np.isfinite(numbers)].astype(np.float64)
-    known = bool(finite.size)
+    """What a line says of an array; numbers that do not exist (of an empty array) are null.
+
+    It is read in portions of `PORTION` numbers, so that one that is mapped from a file is never in memory as a whole.
+    """
+    values = array.detach() if isinstance(array, Tensor) else np.asarray(array)
+    count, mean, squares, least, most = 0, 0.0, 0.0, math.inf, -math.inf
+    digest = hashlib.sha256()
+    rows: set[bytes] = set()
+    distinct: ndarray | None = None
+    for portion in _portions(values):
+        digest.update(portion.astype(portion.dtype.newbyteorder("<"), copy=False).tobytes())
+        if portion.ndim < 2:
+            distinct = np.unique(portion if distinct is None else np.concatenate([distinct, portion]))
+        else:
+            rows.update(hashlib.sha256(row.tobytes()).digest() for row in portion)
+        numbers = np.abs(portion) if np.iscomplexobj(portion) else portion
+        finite = numbers[np.isfinite(numbers)].astype(np.float64)
+        if finite.size:
+            # Mean and squared deviations of two parts: Chan, Golub, LeVeque, The American Statistician 37, 1983.
+            apart, total = float(finite.mean()) - mean, count + finite.size
+            squares += float(np.square(finite - finite.mean()).sum()) + apart**2 * count * finite.size / total
+            mean += apart * finite.size / total
+            count, least, most = total, min(least, float(finite.min())), max(most, float(finite.max()))
+    size = math.prod(values.shape)
     return {
-        "shape": list(held.shape),
+        "shape": list(values.shape),
         "dtype": str(array.dtype).removeprefix("torch."),
-        "min": float(finite.min()) if known else None,
-        "max": float(finite.max()) if known else None,
-        "mean": float(finite.mean()) if known else None,
-        "std": float(finite.std()) if known else None,
-        "not_finite": int(numbers.size - finite.size),
-        "unique_rows": _unique_rows(held),
-        "sha256": _hash(held),
+        "min": least if count else None,
+        "max": most if count else None,
+        "mean": mean if count else None,
+        "std": math.sqrt(squares / count) if count else None,
+        "not_finite": size - count,
+        "unique_rows": len(rows if distinct is None else distinct),
+        "sha256": digest.hexdigest(),
     }
 
 
@@ -112,12 +133,14 @@ def read_trace(path: str | Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _unique_rows(array: ndarray) -> int:
-    if array.ndim < 2:
-        return len(np.unique(array))
-    return len({hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest() for row in array})
-
-
-def _hash(array: ndarray) -> str:
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return hashlib.sha256(np.ascontiguousarray(little).tobytes()).hexdigest()
+def _portions(values: Tensor | ndarray) -> Iterator[ndarray]:
+    """Some whole rows at a time, as NumPy arrays in one piece; float32 for halves, for NumPy has no bfloat16."""
+    if not values.shape:
+        values = values.reshape(1)
+    step = max(1, PORTION // max(1, math.prod(values.shape[1:])))
+    for first in range(0, len(values), step):
+        part = values[first : first + step]
+        if isinstance(part, Tensor):
+            part = part.resolve_conj().resolve_neg().cpu()
+            part = (part.float() if part.dtype in (torch.float16, torch.bfloat16) else part).numpy()
+        yield np.ascontiguousarray(part)

@@ -329,6 +329,13 @@ def test_captions_are_merged(settings, tmp_path, caplog):
     assert "'no.jpg'" in caplog.text
 
 
+def test_captions_may_name_a_picture_by_any_path_that_leads_to_it(settings, tmp_path, photos):
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(json.dumps({"image_path": str(photos / "a.jpg"), "caption": "noise"}) + "\n")
+    build(settings(captions=captions))
+    assert read_manifest(settings().manifest)[0].caption == "noise"
+
+
 def test_a_learnt_table_is_kept_for_pictures_that_come_later(settings, tmp_path, use_encoder):
     use_encoder(FakeEncoder())
     folder = tmp_path / "growing"

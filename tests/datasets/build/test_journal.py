@@ -19,8 +19,15 @@ def entry(name: str, *, stamp: str = STAMP, kind: str = "k") -> FeatureEntry:
     )
 
 
-def record(name: str) -> Record:
-    return Record(image_path=f"{name}.jpg", image_id=name)
+def record(name: str, *, sha256: str = "01" * 32) -> Record:
+    return Record(image_path=f"{name}.jpg", image_id=name, sha256=sha256)
+
+
+def finished(*done: FeatureEntry, sha256: str = "01" * 32, **skipped: RecordError) -> Finished:
+    """What became of pictures whose files had this hash; features are of the picture that names their file."""
+    names = [entry.file.partition("/")[2].removesuffix(".npy") for entry in done]
+    entries = {name: {entry.file.partition("@")[0]: entry} for name, entry in zip(names, done, strict=True)}
+    return Finished(entries, skipped, dict.fromkeys([*names, *skipped], sha256))
 
 
 CUT = RecordError(type="truncated", message="cut short")
@@ -34,22 +41,22 @@ def derived(tmp_path):
 
 
 def test_what_is_appended_is_read_back(derived):
-    news = [Finished({"a": {"k": entry("a")}}, {"b": CUT}), Finished({}, {"c": ODD})]
-    with open_journal(derived) as journal:
-        for finished in news:
-            journal.append(finished)
+    news = [finished(entry("a"), b=CUT), finished(c=ODD)]
+    with open_journal(derived, manifest=derived.parent / "m.jsonl") as journal:
+        for one in news:
+            journal.append(one)
         assert read_journal(journal.path) == news
 
 
 @pytest.mark.parametrize("lost", range(0, 300, 7))
 def test_a_line_cut_short_does_not_count(derived, lost):
-    with open_journal(derived) as journal:
+    with open_journal(derived, manifest=derived.parent / "m.jsonl") as journal:
         for name in "ab":
-            journal.append(Finished({name: {"k": entry(name)}}))
+            journal.append(finished(entry(name)))
     content = journal.path.read_bytes()
     journal.path.write_bytes(content[: len(content) - lost])
     lines = content[: len(content) - lost].count(b"\n")
-    assert [list(finished.done) for finished in read_journal(journal.path)] == [["a"], ["b"]][: max(0, lines - 1)]
+    assert [list(one.done) for one in read_journal(journal.path)] == [["a"], ["b"]][: max(0, lines - 1)]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_damage_that_no_kill_leaves_is_refused(derived, damage):
 
 
 def test_a_journal_is_dead_when_its_worker_is(derived):
-    with open_journal(derived) as journal:
+    with open_journal(derived, manifest=derived.parent / "m.jsonl") as journal:
         assert not is_dead(journal.path)
     assert is_dead(journal.path)
 
@@ -72,7 +79,7 @@ def test_a_journal_is_dead_when_its_worker_is(derived):
 def test_a_journal_of_a_killed_process_is_dead(derived):
     pid = os.fork()
     if pid == 0:
-        opened = open_journal(derived)
+        opened = open_journal(derived, manifest=derived.parent / "m.jsonl")
         opened.__enter__()
         os._exit(0)  # as a kill does, without closing anything
     os.waitpid(pid, 0)
@@ -83,9 +90,9 @@ def test_a_journal_of_a_killed_process_is_dead(derived):
 def test_merging_does_not_depend_on_order_or_repetition(derived):
     records = [record(name) for name in "abcd"]
     news = [
-        Finished({"a": {"k": entry("a")}}, {"b": ODD, "c": CUT}),
-        Finished({"b": {"k": entry("b")}}, {"c": ODD}),
-        Finished({"a": {"k": entry("a")}}),
+        finished(entry("a"), b=ODD, c=CUT),
+        finished(entry("b"), c=ODD),
+        finished(entry("a")),
     ]
     results = [merge(records, order, derived) for order in itertools.permutations(news)]
     results += [merge(results[0], news, derived)]
@@ -100,25 +107,34 @@ def test_merging_does_not_depend_on_order_or_repetition(derived):
 
 
 def test_a_picture_that_was_skipped_before_and_is_encoded_now_is_ok(derived):
-    (skipped,) = merge([record("a")], [Finished({}, {"a": CUT})], derived)
-    (mended,) = merge([skipped], [Finished({"a": {"k": entry("a")}})], derived)
+    (skipped,) = merge([record("a")], [finished(a=CUT)], derived)
+    (mended,) = merge([skipped], [finished(entry("a"))], derived)
     assert (mended.status, mended.error, mended.features["k"]) == ("ok", None, entry("a"))
 
 
 def test_an_entry_of_a_set_that_was_moved_aside_does_not_come_back(derived):
     gone = entry("a", stamp="ef" * 32)
-    for order in itertools.permutations([Finished({"a": {"k": gone}}), Finished({"a": {"k": entry("a")}})]):
+    for order in itertools.permutations([finished(gone), finished(entry("a"))]):
         assert merge([record("a")], order, derived)[0].features == {"k": entry("a")}
-    assert merge([record("a")], [Finished({"a": {"k": gone}})], derived)[0].features == {}
+    assert merge([record("a")], [finished(gone)], derived)[0].features == {}
+
+
+def test_what_was_finished_of_other_bytes_is_left_out(derived):
+    """Also where one batch has both, and for pictures that no record is of."""
+    news = [finished(entry("a"), b=CUT, gone=CUT), finished(entry("b"), a=CUT, sha256="02" * 32)]
+    records = [record("a", sha256="02" * 32), record("b")]
+    for order in itertools.permutations(news):
+        a, b = merge(records, order, derived)
+        assert (a.features, a.error, b.features, b.error) == ({}, CUT, {}, CUT)
 
 
 def test_absorbing_removes_the_journals_of_the_dead_only(derived):
     manifest = derived.parent / "m.jsonl"
     write_manifest(manifest, [record("a"), record("b")])
-    with open_journal(derived) as dead:
-        dead.append(Finished({"a": {"k": entry("a")}}))
-    with open_journal(derived) as alive:
-        alive.append(Finished({"b": {"k": entry("b")}}))
+    with open_journal(derived, manifest=derived.parent / "m.jsonl") as dead:
+        dead.append(finished(entry("a")))
+    with open_journal(derived, manifest=derived.parent / "m.jsonl") as alive:
+        alive.append(finished(entry("b")))
         with locked(manifest):
             absorb(manifest, read_manifest(manifest), derived)
         assert journals_of(derived) == [alive.path]

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import ray
 
+from patchatlas.datasets.build.executors.ray import Share, share
 from patchatlas.datasets.build.merge import journals_of
 from patchatlas.datasets.build.run import build
 from patchatlas.errors import InputError
@@ -41,3 +42,19 @@ def test_errors_of_actors_are_ours(settings):
     made.manifest.write_text(moved)
     with pytest.raises(InputError, match=r"a\.jpg"):
         build(made, executor="ray")
+
+
+@pytest.mark.parametrize(
+    ("units", "slots", "threads", "shared"),
+    [
+        (64, 2, 2, Share(actors=2, decode=1, units=8)),
+        (64, 2, 16, Share(actors=2, decode=8, units=8)),
+        (64, 8, 3, Share(actors=3, decode=1, units=8)),
+        (64, 1, 16, Share(actors=1, decode=16, units=8)),
+        (8, 2, 2, Share(actors=2, decode=1, units=2)),
+        (1, 8, 8, Share(actors=1, decode=8, units=1)),
+    ],
+)
+def test_workers_are_the_threads_of_all_actors_together(units, slots, threads, shared):
+    assert share(units=units, slots=slots, threads=threads) == shared
+    assert shared.actors * shared.decode <= threads

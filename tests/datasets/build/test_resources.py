@@ -3,10 +3,12 @@
 import errno
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
 from patchatlas.cli.main import main
+from patchatlas.io.writers import Writers
 from tests.datasets.conftest import PHOTOS
 
 
@@ -99,3 +101,22 @@ def test_a_folder_that_may_not_be_written(arguments, monkeypatch, capsys, what):
         monkeypatch.setattr(feature_store.Path, "mkdir", refused)
     assert main(arguments) == 6
     assert "the folder may not be written" in capsys.readouterr().err
+
+
+def test_no_other_process_sweeps_away_what_is_being_written(arguments, tmp_path, monkeypatch):
+    """Another one comes and goes before each rename: it must find this one among the writers at every one of them."""
+    derived, rename = tmp_path / "derived", os.replace
+    (tmp_path / "m.jsonl").write_text('{"image_path": "a.jpg", "image_id": "a", "dinov3_embedding": [0.5, 1.5]}\n')
+    renamed = set()
+
+    def rename_late(source, target):
+        if derived in Path(target).parents:
+            Writers(derived).leave()
+            renamed.add(Path(target).name)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", rename_late)
+    assert main([*arguments, "--pass-filter", "migrate", "dinov3"]) == 0
+    assert {"_owner.json", "_features.json", "_fidelity.json", "a.npy"} <= renamed
+    assert main([*arguments, "--pass-filter", "migrate", "--buckets", "learn:2"]) == 0
+    assert "_buckets.txt" in renamed

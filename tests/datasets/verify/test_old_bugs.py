@@ -46,7 +46,7 @@ def test_a_healthy_set_gives_no_finding(healthy, network, photos):
         list(healthy.records.values()), healthy.store, input_dir=photos, encoder=network, count=20
     )
     assert findings == []
-    assert probe.hits == probe.cells == 14 * 8
+    assert probe.hits == probe.cells == 4 * 8  # eight for each size of input
     assert len(probe.records) == 14
     assert probe.worst < probe.allowed
 
@@ -218,6 +218,26 @@ def test_bug_09_one_file_for_two_pictures(built):
     shutil.copy(built.path("wide.jpg"), built.path("wider.png"))
     built.put_bytes("wider.png", built.path("wide.jpg").read_bytes())
     assert "copied" in built.verify().counts()
+
+
+def test_bug_09_overwritten_by_another_and_proved(built, network):
+    """The same features twice may be the same pixels twice; encoding both pictures again says which is wrong."""
+    built.put_bytes("tall.jpg", built.path("a.png").read_bytes(), grid=built.records["a.png"].features[PATCHES].grid)
+    (finding,) = (one for one in built.verify().findings if one.fault == "copied")
+    records = built.records
+    suspects = {finding.record, finding.evidence["other"]}
+    assert suspects == {records["a.png"].image_id, records["tall.jpg"].image_id}
+    findings, probed = probe_stored(
+        list(records.values()),
+        built.store,
+        input_dir=built.settings.input_dir,
+        encoder=network,
+        count=2,
+        first=suspects,
+    )
+    assert set(probed.records) == suspects
+    (wrong,) = findings
+    assert (wrong.fault, wrong.severity, wrong.record) == ("other_picture", "error", records["tall.jpg"].image_id)
 
 
 def test_bug_10_orientation_not_obeyed_in_the_manifest(built, photos):

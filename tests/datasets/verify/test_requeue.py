@@ -86,7 +86,7 @@ def test_what_building_does_not_mend_is_left(built):
 def test_a_build_at_work_is_not_disturbed(built):
     finding = Finding(fault="changed_file", sentence="x", record=built.records["wide.jpg"].image_id, kind=PATCHES)
     before = built.manifest.read_bytes()
-    with open_journal(built.derived), pytest.raises(ResourceError, match="a build is at work"):
+    with open_journal(built.derived, manifest=built.manifest), pytest.raises(ResourceError, match="a build is at work"):
         requeue([finding], built.manifest, built.derived)
     assert built.manifest.read_bytes() == before
     assert built.path("wide.jpg").is_file()

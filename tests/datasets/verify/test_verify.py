@@ -201,9 +201,9 @@ def test_what_a_killed_build_left_in_its_journal_counts(built):
     """Entries that are in a journal but not yet in the manifest are as good as there."""
     from patchatlas.datasets.build.journal import Finished, open_journal
 
-    features = built.records["wide.jpg"].features
-    with open_journal(built.derived) as journal:
-        journal.append(Finished({built.records["wide.jpg"].image_id: features}))
+    record = built.records["wide.jpg"]
+    with open_journal(built.derived, manifest=built.manifest) as journal:
+        journal.append(Finished({record.image_id: record.features}, sources={record.image_id: record.sha256}))
     built.change("wide.jpg", features={})
     assert built.verify().healthy
 
@@ -233,3 +233,67 @@ def test_folders_and_manifests_that_are_not_there(built):
         verify(built.manifest, built.root / "nowhere")
     with pytest.raises(InputError, match=r"there is no .*nothing\.jsonl"):
         verify(built.root / "nothing.jsonl", built.derived)
+
+
+def test_entries_of_two_pictures_exchanged(built):
+    """Every file is whole and of the right set, stamp and shape; only its name says that it is another picture's."""
+    one, other = built.records["a.jpg"], built.records["x/y.jpg"]
+    built.change("a.jpg", features=other.features)
+    built.change("x/y.jpg", features=one.features)
+    for values in (True, False):
+        findings = [f for f in built.verify(values=values).findings if f.fault == "exchanged_file"]
+        assert len(findings) == 6
+        assert {finding.record for finding in findings} == {one.image_id, other.image_id}
+        assert f"as that of {one.image_id}; by its name it is that of {other.image_id}" in findings[0].sentence
+
+
+def test_a_copy_is_a_warning_with_its_two_pictures(tmp_path, tiny_dinov3):
+    """A PNG and a BMP of the same pixels: other bytes, the same features, and nothing wrong."""
+    from PIL import Image
+
+    from tests.datasets.verify.conftest import make
+
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = Image.effect_noise((70, 70), 60).convert("RGB")
+    pixels.save(folder / "001.png")
+    pixels.save(folder / "twin.bmp")
+    built = make(tmp_path, folder, tiny_dinov3)
+    ids = {record.image_id for record in built.records.values()}
+    report = built.verify(input_dir=folder)
+    findings = only(report, "copied")
+    assert report.errors == ()
+    assert {ids.pop() for _ in range(2)} == {findings[0].record, findings[0].evidence["other"]}
+    assert "--probe" in findings[0].advice
+    assert not MEANINGS["copied"].requeue
+
+
+def test_a_manifest_without_features(built):
+    """Nothing is wrong with nothing, which is not what was asked."""
+    for path in built.records:
+        built.change(path, features={})
+    shutil.rmtree(built.derived)
+    built.derived.mkdir()
+    (finding,) = only(built.verify(), "nothing_to_verify")
+    assert finding.severity == "warning"
+    assert finding.sentence == "None of 14 pictures has features."
+
+
+@pytest.mark.parametrize("kind", [REGISTERS, PATCHES])
+def test_a_kind_that_no_picture_has_though_there_is_a_set(built, kind):
+    for path, record in built.records.items():
+        built.change(path, features={name: entry for name, entry in record.features.items() if name != kind})
+    findings = [finding for finding in built.verify().findings if finding.fault == "missing_features"]
+    assert len(findings) == 14
+    assert f"has no {kind}, 0 of 14 pictures have" in findings[0].sentence
+
+
+def test_pictures_larger_than_the_default_limit(built, photos):
+    report = built.verify(input_dir=photos, max_pixels=100)
+    assert report.counts() == {"source_unusable": 13}  # tiny.png has 15
+    assert built.verify(input_dir=photos, max_pixels=1_000_000).healthy
+
+
+def test_files_beside_the_sets_are_no_matter_of_verify(built):
+    (built.derived / "_owner.json").write_text("{}")
+    assert built.verify().healthy

@@ -1,9 +1,10 @@
 """What one worker has finished, line by line: the truth between two writings of the manifest.
 
-A journal is a file of JSON lines below `{derived}/_journal/`. Its first line names the format; every other line is one
-batch, written and synced at once after the files of the batch: features by picture and kind, and pictures that cannot
-be used. A line that a kill cut short does not count. A worker holds a lock on its journal as long as it lives, so the
-journals of the dead are known, and are removed once the manifest has what they say.
+A journal is a file of JSON lines below `{derived}/_journal/`. Its first line names the format and the manifest; every
+other line is one batch, written and synced at once after the files of the batch: features by picture and kind, pictures
+that cannot be used, and the hashes of the picture files that this is true of. A line that a kill cut short does not
+count. A worker holds a lock on its journal as long as it lives, so the journals of the dead are known, and are removed
+once the manifest has what they say.
 """
 
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patchatlas.datasets.build.owner import name_of
 from patchatlas.errors import FormatError
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.manifest import FeatureEntry, RecordError, to_line
@@ -26,7 +28,7 @@ if os.name == "posix":
 log = logging.getLogger(__name__)
 
 FORMAT = "patchatlas.journal"
-VERSION = 1
+VERSION = 2
 FOLDER = "_journal"
 
 
@@ -37,16 +39,19 @@ class Finished:
     Attributes:
         done: entries by kind of the pictures that were encoded.
         skipped: why the others were not.
+        sources: SHA-256 of the picture file of each, as its record says.
     """
 
     done: Mapping[str, Mapping[str, FeatureEntry]] = field(default_factory=dict)
     skipped: Mapping[str, RecordError] = field(default_factory=dict)
+    sources: Mapping[str, str | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "done": {name: {kind: e.to_json() for kind, e in entries.items()} for name, entries in self.done.items()},
             "skipped": {name: error.to_json() for name, error in self.skipped.items()},
+            "sources": dict(self.sources),
         }
 
     @classmethod
@@ -62,6 +67,7 @@ class Finished:
                 for name, entries in row["done"].items()
             },
             skipped={name: RecordError.from_json(error) for name, error in row["skipped"].items()},
+            sources=dict(row["sources"]),
         )
 
 
@@ -97,8 +103,8 @@ class Journal:
 
 
 @contextmanager
-def open_journal(derived_dir: Path) -> Iterator[Journal]:
-    """A new journal of this worker, closed but not removed at the end: that is for whoever merges it.
+def open_journal(derived_dir: Path, *, manifest: Path) -> Iterator[Journal]:
+    """A new journal of this worker, closed but not removed at the end: that is for whoever merges it into `manifest`.
 
     Raises:
         ResourceError: the disk is full, or the folder may not be written.
@@ -115,7 +121,7 @@ def open_journal(derived_dir: Path) -> Iterator[Journal]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             except OSError as error:  # network file systems without locks
                 log.warning("%s: no file locks here (%s)", path.parent, error)
-        journal.write_line({"format": FORMAT, "version": VERSION})
+        journal.write_line({"format": FORMAT, "version": VERSION, "manifest": name_of(manifest, derived_dir)})
         unlocked.replace(path)
         yield journal
     finally:
@@ -142,11 +148,26 @@ def read_journal(path: Path) -> list[Finished]:
         ) from error
 
 
+def manifest_of(path: Path) -> str | None:
+    """Name of the manifest that a journal is for, see `name_of`; `None` where its first line does not say."""
+    with path.open("rb") as lines:
+        try:
+            header = json.loads(lines.readline())
+        except ValueError:
+            return None
+    return header.get("manifest") if isinstance(header, dict) else None
+
+
 def is_dead(path: Path) -> bool:
-    """Whether no living worker writes this journal; where there are no locks nobody knows, and it counts as alive."""
+    """Whether no living worker writes this journal; where there are no locks nobody knows, and it counts as alive.
+
+    Raises:
+        ResourceError: the journal may not be opened.
+    """
     if os.name != "posix":
         return False
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

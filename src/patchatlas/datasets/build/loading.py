@@ -14,7 +14,7 @@ from patchatlas.errors import UsageError
 Networks = Mapping[PassName, Encoder | LatentEncoder]
 
 
-def load_networks(settings: Settings) -> dict[PassName, Encoder | LatentEncoder]:
+def load_networks(settings: Settings) -> Networks:
     """What each pass needs, in the order of the passes.
 
     Raises:

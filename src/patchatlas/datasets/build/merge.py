@@ -1,7 +1,6 @@
 """Manifest and journals become one manifest: a function of what they say, whatever the order, however often."""
 
 import logging
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,9 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from patchatlas.datasets.build.journal import FOLDER, Finished, is_dead, read_journal
+from patchatlas.datasets.build.journal import FOLDER, Finished, is_dead, manifest_of, read_journal
+from patchatlas.datasets.build.owner import name_of
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.manifest import FeatureEntry, Record, RecordError, write_manifest
+from patchatlas.io.writers import is_leftover
 
 log = logging.getLogger(__name__)
 
@@ -27,24 +28,25 @@ def locked(manifest: Path) -> Iterator[None]:
     with disk_errors(manifest):
         lock.acquire()
     try:
-        leftover = re.compile(rf"\.{re.escape(manifest.name)}\.[0-9a-f]{{8}}\.part{re.escape(manifest.suffix)}")
-        for (
-            path
-        ) in manifest.parent.iterdir():  # names that `patchatlas.files.replacing` gives; all writers hold the lock
-            if leftover.fullmatch(path.name):
+        for path in manifest.parent.iterdir():
+            if is_leftover(path.name, of=manifest):  # nobody else writes: all writers hold the lock
                 path.unlink()
         yield
     finally:
         lock.release()
 
 
-def journals_of(derived_dir: Path) -> list[Path]:
-    """All journals, by name."""
-    return sorted((derived_dir / FOLDER).glob("*.jsonl"))
+def journals_of(derived_dir: Path, *, manifest: Path | None = None) -> list[Path]:
+    """All journals, or those of one manifest (one that does not say whose it is counts as that one's), by name."""
+    journals = sorted((derived_dir / FOLDER).glob("*.jsonl"))
+    if manifest is None:
+        return journals
+    own = (None, name_of(manifest, derived_dir))
+    return [path for path in journals if manifest_of(path) in own]
 
 
 def absorb(manifest: Path, records: Sequence[Record], derived_dir: Path) -> list[Record]:
-    """The records with all that the journals say, written if that changes them; journals of the dead are removed.
+    """The records with all that the manifest's journals say, written if that changes them; the dead ones are removed.
 
     To be called within `locked`.
 
@@ -52,7 +54,7 @@ def absorb(manifest: Path, records: Sequence[Record], derived_dir: Path) -> list
         FormatError: a journal that cannot be read.
         ResourceError: the disk is full, or a folder may not be written.
     """
-    journals = journals_of(derived_dir)
+    journals = journals_of(derived_dir, manifest=manifest)
     dead = [path for path in journals if is_dead(path)]  # asked first: what such a one holds does not change any more
     merged = merge(records, [finished for path in journals for finished in read_journal(path)], derived_dir)
     if merged != list(records):
@@ -67,21 +69,25 @@ def absorb(manifest: Path, records: Sequence[Record], derived_dir: Path) -> list
 def merge(records: Sequence[Record], news: Iterable[Finished], derived_dir: Path) -> list[Record]:
     """The records with what was finished, in their order.
 
-    Of two entries for one kind the one whose set is still there wins (a stale set may have been moved aside). A picture
-    that one worker encoded counts as encoded, whatever befell another.
+    What was finished of a picture file with other bytes than the record's is left out. Of two entries for one kind the
+    one whose set is still there wins (a stale set may have been moved aside). A picture that one worker encoded counts
+    as encoded, whatever befell another.
     """
+    sources = {record.image_id: record.sha256 for record in records}
     done: dict[str, dict[str, FeatureEntry]] = {}
     skipped: dict[str, RecordError] = {}
     there: dict[str, bool] = {}
     for finished in news:
-        for name, entries in finished.done.items():
-            for kind, entry in entries.items():
+        current = {name for name, sha256 in finished.sources.items() if sources.get(name) == sha256}
+        for name in finished.done.keys() & current:
+            for kind, entry in finished.done[name].items():
                 folder = entry.file.partition("/")[0]
                 if folder not in there:
                     there[folder] = (derived_dir / folder).is_dir()
                 if there[folder]:
                     done.setdefault(name, {})[kind] = entry
-        for name, error in finished.skipped.items():
+        for name in finished.skipped.keys() & current:
+            error = finished.skipped[name]
             skipped[name] = min(error, skipped.get(name, error), key=lambda one: (one.type, one.message))
     merged = []
     for record in records:

@@ -15,8 +15,9 @@ from patchatlas.datasets.recipe import Recipe
 from patchatlas.datasets.scan import read_record, scan_folder, source_path
 from patchatlas.errors import InputError
 from patchatlas.files import write_text
-from patchatlas.geometry.bucket_tables import learn_table, parse_table
+from patchatlas.geometry.bucket_tables import learn_table
 from patchatlas.geometry.buckets import Hw, bucket_name
+from patchatlas.io.bucket_tables import read_table
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.manifest import FORMAT_VERSION, MIGRATE, ManifestRows, Record, read_manifest, write_manifest
 from patchatlas.io.reasons import PictureError
@@ -43,27 +44,35 @@ class Opened:
     recipe: Recipe
 
 
-def open_manifest(settings: Settings, *, on_scan: OnScan | None = None) -> Opened:
-    """Make or continue the manifest; one worker at a time, and the others then find it done.
+def require_folders(settings: Settings) -> None:
+    """Refuse a folder of pictures, or one for the manifest, that is not there.
 
     Raises:
-        InputError: there is no such folder, or a record has no bucket and `migrate` is not among the passes.
-        FormatError: a manifest, journal or captions file that cannot be read.
-        PictureError: a picture that cannot be used, if `strict`.
-        ResourceError: the disk is full, or a folder may not be written.
+        InputError: it is not.
     """
     if not settings.input_dir.is_dir():
         raise InputError(f"there is no folder {settings.input_dir}; check --input-dir")
     if not settings.manifest.parent.is_dir():
         raise InputError(f"there is no folder {settings.manifest.parent} for {settings.manifest.name}; create it first")
+
+
+def open_manifest(settings: Settings, *, on_scan: OnScan | None = None) -> Opened:
+    """Make or continue the manifest; one worker at a time, and the others then find it done.
+
+    Raises:
+        InputError: a record has no bucket and `migrate` is not among the passes, or a table was learnt otherwise.
+        FormatError: a manifest, journal or captions file that cannot be read.
+        PictureError: a picture that cannot be used, if `strict`.
+        ResourceError: the disk is full, or a folder may not be written.
+    """
     with locked(settings.manifest):
-        known, on_disk = _current(settings) if settings.manifest.exists() else ([], None)
         recipe = settings.recipe
         if settings.learn_buckets is not None:
-            recipe = replace(recipe, buckets=_learnt_table(settings, known))
+            recipe = replace(recipe, buckets=_kept_table(settings) or _learnt_table(settings))
+        known, on_disk = _current(settings, recipe)
         records = _scanned(settings, recipe, known, on_scan)
         if settings.captions is not None:
-            merged = merge_captions(records, settings.captions)
+            merged = merge_captions(records, settings.captions, input_dir=settings.input_dir)
             records = merged.records
             if merged.unmatched:
                 log.warning(
@@ -85,23 +94,22 @@ def read_if_current(manifest: Path) -> list[Record] | None:
     return read_manifest(manifest)
 
 
-def _current(settings: Settings) -> tuple[list[Record], list[Record] | None]:
+def _current(settings: Settings, recipe: Recipe) -> tuple[list[Record], list[Record] | None]:
     """The records with what killed runs left, migrated if so asked, and what the file holds, if that is current."""
+    if not settings.manifest.exists():
+        return [], None
     if "migrate" not in settings.passes:
         records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
         return records, records
     before = read_if_current(settings.manifest)
     if before is not None:  # what a journal says is of the pictures as they were: it goes first
         before = absorb(settings.manifest, before, settings.derived_dir)
-    table = settings.recipe.buckets
-    if settings.learn_buckets is not None:
-        table = _kept_table(settings) or table
     after = migrate(
         ManifestRows(settings.manifest),
         input_dir=settings.input_dir,
         derived_dir=settings.derived_dir,
-        table=table,
-        rule=settings.recipe.rule,
+        table=recipe.buckets,
+        rule=recipe.rule,
         max_pixels=settings.max_pixels,
         workers=settings.workers or 4,
     )
@@ -140,24 +148,44 @@ def _scanned(settings: Settings, recipe: Recipe, known: list[Record], on_scan: O
     return [*again, *new]
 
 
-def _learnt_table(settings: Settings, known: list[Record]) -> tuple[Hw, ...]:
-    """The table learnt before, or one learnt now from all pictures and kept."""
-    kept = _kept_table(settings)
-    if kept is not None:
-        return kept
+def _learnt_table(settings: Settings) -> tuple[Hw, ...]:
+    """A table learnt now from all pictures, and kept."""
     assert settings.learn_buckets is not None
+    known, _ = _current(settings, settings.recipe)
     records = _scanned(settings, settings.recipe, known, None)
     sizes = [(record.height, record.width) for record in records if record.height and record.width]
     table = learn_table(sizes, count=settings.learn_buckets)
-    with disk_errors(settings.derived_dir):
-        settings.derived_dir.mkdir(parents=True, exist_ok=True)
-        write_text(settings.derived_dir / LEARNT_TABLE, "".join(f"{bucket_name(bucket)}\n" for bucket in table))
+    path = settings.derived_dir / LEARNT_TABLE
+    with disk_errors(path):
+        lines = [_learnt_by(settings.learn_buckets), *map(bucket_name, table)]
+        write_text(path, "".join(f"{line}\n" for line in lines))
     return table
 
 
 def _kept_table(settings: Settings) -> tuple[Hw, ...] | None:
+    """The table that was learnt before, if one was.
+
+    Raises:
+        InputError: another number of buckets was asked for then.
+        FormatError: the file holds no table.
+    """
+    assert settings.learn_buckets is not None
     path = settings.derived_dir / LEARNT_TABLE
-    return parse_table(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    table = read_table(path)
+    wanted, found = _learnt_by(settings.learn_buckets), path.read_text(encoding="utf-8").partition("\n")[0]
+    if found != wanted:
+        raise InputError(
+            f"{path} does not begin with {wanted!r} but with {found!r}; give --buckets as it was learnt, or another "
+            "--derived-dir, or remove the file to learn anew (with --pass-filter migrate and --backup-old)"
+        )
+    return table
+
+
+def _learnt_by(count: int) -> str:
+    """First line of a learnt table, a comment to all other readers."""
+    return f"# learn:{count}"
 
 
 def _require_read(records: list[Record]) -> None:

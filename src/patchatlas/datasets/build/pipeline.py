@@ -7,14 +7,12 @@ than two threads in one) take whole batches; writers store features.
 """
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,6 +24,7 @@ from patchatlas.datasets.build.units import Batch
 from patchatlas.datasets.fidelity import FidelityLog
 from patchatlas.encoders.matmul import fast_float32
 from patchatlas.errors import FormatError
+from patchatlas.files import sync_folder
 from patchatlas.geometry.buckets import Hw
 from patchatlas.io.codecs import encode_array
 from patchatlas.io.disk import disk_errors
@@ -211,21 +210,16 @@ def _commit(
     done = {name: {kind: file.result() for kind, file in files.items()} for name, files in written.entries.items()}
     if done:
         for kind in feature_pass.kinds:
-            _sync(store.folder(kind.name, kind.stamp))
-    finished = Finished(done, written.skipped)
+            folder = store.folder(kind.name, kind.stamp)
+            with disk_errors(folder):
+                sync_folder(folder)
+    ended = done.keys() | written.skipped.keys()
+    sources = {record.image_id: record.sha256 for record in batch.records if record.image_id in ended}
+    finished = Finished(done, written.skipped, sources)
     journal.append(finished)
     for name, error in written.skipped.items():
         log.info("skipped %s: %s: %s", name, error.type, error.message)
     return Committed(batch, finished, sum(entry.bytes for entries in done.values() for entry in entries.values()))
-
-
-def _sync(folder: Path) -> None:
-    with disk_errors(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _pool(pools: ExitStack, threads: int, name: str, torch_threads: int) -> ThreadPoolExecutor:

@@ -11,7 +11,8 @@ from typing import Literal
 from patchatlas.datasets.build.executors import local
 from patchatlas.datasets.build.loading import load_networks, make_pass
 from patchatlas.datasets.build.merge import absorb, locked
-from patchatlas.datasets.build.opening import open_manifest
+from patchatlas.datasets.build.opening import open_manifest, require_folders
+from patchatlas.datasets.build.owner import claim
 from patchatlas.datasets.build.passes import FeaturePass
 from patchatlas.datasets.build.report import PassReport, Progress, Report, Skipped, Step
 from patchatlas.datasets.build.settings import Settings
@@ -21,6 +22,7 @@ from patchatlas.datasets.recipe import Recipe
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.feature_store import FeatureStore
 from patchatlas.io.manifest import FeatureEntry, Record, RecordError, read_manifest, write_manifest
+from patchatlas.io.writers import writing
 
 Executor = Literal["local", "ray"]
 
@@ -47,30 +49,35 @@ def build(settings: Settings, *, executor: Executor = "local", on_progress: OnPr
     began = time.monotonic()
     tell = on_progress or (lambda _: None)
     networks = load_networks(settings)
-    opened = open_manifest(settings, on_scan=lambda done, total: tell(Progress(stage="scan", done=done, total=total)))
-    records = opened.records
-    placed = (record.image_id for record in records if record.aspect_bucket is not None)
-    settings = replace(settings, sample=choose_sample(placed))
-    passes: list[PassReport] = []
-    errors: dict[str, RecordError] = {}
-    for name in networks:
-        feature_pass = make_pass(settings, name, networks, opened.recipe)
-        with FeatureStore(settings.derived_dir) as store:
-            records = _open_sets(store, feature_pass, settings, records)
-            report, skipped = _run_pass(records, feature_pass, store, settings, opened.recipe, executor, tell)
-        with locked(settings.manifest):
-            records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
-            logs = local.fidelity_logs(store, feature_pass, settings)
-            measured = {kind: one for kind, log in logs.items() if (one := log.save()) is not None}
-        passes.append(replace(report, fidelity=measured))
-        errors.update(skipped)
-    return Report(
-        manifest=settings.manifest,
-        pictures=len(records),
-        passes=tuple(passes),
-        skipped=tuple(_skipped(records, errors, first=settings.shard.index == 0)),
-        seconds=time.monotonic() - began,
-    )
+    require_folders(settings)
+    with writing(settings.derived_dir):  # around all that is written there, or another process sweeps it away
+        claim(settings.derived_dir, settings.manifest)
+        opened = open_manifest(
+            settings, on_scan=lambda done, total: tell(Progress(stage="scan", done=done, total=total))
+        )
+        records = opened.records
+        placed = (record.image_id for record in records if record.aspect_bucket is not None)
+        settings = replace(settings, sample=choose_sample(placed))
+        passes: list[PassReport] = []
+        errors: dict[str, RecordError] = {}
+        for name in networks:
+            feature_pass = make_pass(settings, name, networks, opened.recipe)
+            with FeatureStore(settings.derived_dir) as store:
+                records = _open_sets(store, feature_pass, settings, records)
+                report, skipped = _run_pass(records, feature_pass, store, settings, opened.recipe, executor, tell)
+            with locked(settings.manifest):
+                records = absorb(settings.manifest, read_manifest(settings.manifest), settings.derived_dir)
+                logs = local.fidelity_logs(store, feature_pass, settings)
+                measured = {kind: one for kind, log in logs.items() if (one := log.save()) is not None}
+            passes.append(replace(report, fidelity=measured))
+            errors.update(skipped)
+        return Report(
+            manifest=settings.manifest,
+            pictures=len(records),
+            passes=tuple(passes),
+            skipped=tuple(_skipped(records, errors, first=settings.shard.index == 0)),
+            seconds=time.monotonic() - began,
+        )
 
 
 def _open_sets(

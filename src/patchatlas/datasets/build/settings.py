@@ -34,7 +34,7 @@ class Settings:
         latent_patch: latent pixels to a token.
         captions: JSONL file of captions to put into the manifest.
         token_budget: tokens of a batch; without it what suits the device.
-        workers: threads that read pictures, and Ray actors; without it one a core.
+        workers: threads that read pictures, of all Ray actors together; without it one a core.
         limit: stop after so many new pictures.
         strict: stop at the first picture that cannot be used.
         max_pixels: larger pictures are skipped.

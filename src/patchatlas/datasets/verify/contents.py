@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from patchatlas.datasets.verify.expected import cell_of, explain_grid, grid_of, recipe_of
+from patchatlas.datasets.reading import cell_of
+from patchatlas.datasets.verify.expected import explain_grid, grid_of, recipe_of
 from patchatlas.datasets.verify.faults import Fault
 from patchatlas.datasets.verify.report import Finding
 from patchatlas.errors import FormatError, StampError
@@ -27,7 +28,7 @@ SAME = 0.03
 """Relative difference below which a stored patch is taken for a stored register or CLS. int8 costs about 0.01 (1 - cos
 of 3.8e-5); registers of a network differ from its patches by about their whole length."""
 
-NO_ZEROS = ("sift", "fake")
+MAY_BE_ZERO = ("sift", "fake")
 """Families whose tokens may be zero: SIFT has none for a flat patch."""
 
 
@@ -114,6 +115,13 @@ def _look_at(
     if header.kind != kind:
         findings.append(
             finding("wrong_file", f"The manifest has {entry.file} as {kind}, it lies in a set of {header.kind}.")
+        )
+    elif path.stem != record.image_id:
+        findings.append(
+            finding(
+                "exchanged_file",
+                f"The manifest has {entry.file} as that of {record.image_id}; by its name it is that of {path.stem}.",
+            )
         )
     if entry.stamp != header.stamp.digest:
         findings.append(finding("mixed_stamps", _differing(entry, header, name_stamp), stamp=entry.stamp))
@@ -224,10 +232,10 @@ def _numbers(
             return [finding("not_finite", f"{bad} of {array.numel()} numbers are NaN or infinite.", count=bad)], None
     zeros = int((lengths == 0).sum())
     family = "" if header.spec is None else header.spec.family
-    if zeros and family not in NO_ZEROS:
+    if zeros and family not in MAY_BE_ZERO:
         return [finding("empty_tokens", f"{zeros} of {len(tokens)} tokens are all zeros.", count=zeros)], None
     if len(tokens) > 1 and array.ndim > 1 and not kind.endswith("registers") and bool((tokens == tokens[0]).all()):
-        if family not in NO_ZEROS:
+        if family not in MAY_BE_ZERO:
             return [finding("constant", f"All {len(tokens)} tokens are equal.", count=len(tokens))], None
     return [], float(lengths.quantile(0.5))
 

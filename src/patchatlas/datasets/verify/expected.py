@@ -10,7 +10,6 @@ from patchatlas.datasets.verify.faults import Fault
 from patchatlas.errors import FormatError
 from patchatlas.geometry.buckets import Hw, bucket_name, parse_bucket, to_patches
 from patchatlas.geometry.frame import Frame
-from patchatlas.io.feature_store import SetHeader
 from patchatlas.stamp import Stamp
 
 PATCHES_KNOWN = (8, 14, 16, 32)
@@ -50,16 +49,6 @@ def recipe_of(stamp: Stamp) -> Recipe:
     if other:
         raise FormatError(f"the stamp tells of what this version does not know: {other}")
     return recipe
-
-
-def cell_of(header: SetHeader) -> Hw:
-    """Pixels (h, w) to a cell of the grid: the patch, or the latent token to which patches were resampled."""
-    assert header.spec is not None
-    facts = dict(header.stamp.facts)
-    if "latent_stride" in facts and "latent_patch" in facts:
-        side = int(str(facts["latent_stride"])) * int(str(facts["latent_patch"]))
-        return side, side
-    return header.spec.patch[0], header.spec.patch[-1]
 
 
 def grid_of(bucket: Hw, cell: Hw) -> Hw:

@@ -103,9 +103,14 @@ def explain_cls(stored: Float[Tensor, " d"], case: Case, encoder: Encoder) -> st
     side = [round_half_up(Fraction(SQUARE, patch)) * patch for patch in encoder.spec.patch]
     whole = _redrawn(case.picture, Frame.whole(case.picture.size_hw).resize(side))
     squashed = encoder(whole[None]).cls
-    if squashed is not None and _relative(stored, squashed[0].float()) < 0.5 * _relative(stored, _cls(case)):
+    if squashed is not None and relative(stored, squashed[0].float()) < 0.5 * relative(stored, _cls(case)):
         return f"it is that of the whole picture squashed to {side[1]}x{side[0]}"
     return "it is of no input that is known"
+
+
+def relative(stored: Float[Tensor, "..."], given: Float[Tensor, "..."]) -> float:
+    """Length of the difference over that of the given numbers."""
+    return float((stored - given).norm() / given.norm())
 
 
 def distance(stored: Float[Tensor, "n d"], given: Float[Tensor, "n d"]) -> float:
@@ -230,7 +235,3 @@ def _overlap(tokens: Tensor, stored: Tensor) -> tuple[Tensor, Tensor]:
 def _cls(case: Case) -> Tensor:
     assert case.tokens.cls is not None
     return case.tokens.cls[0].float()
-
-
-def _relative(stored: Tensor, given: Tensor) -> float:
-    return float((stored - given).norm() / given.norm())

@@ -23,12 +23,14 @@ Fault = Literal[
     "two_sets",
     "mixed_stamps",
     # files
+    "nothing_to_verify",
     "missing_features",
     "missing_file",
     "truncated_file",
     "changed_file",
     "damaged_file",
     "wrong_file",
+    "exchanged_file",
     # shapes
     "one_size_for_all",
     "transposed_grid",
@@ -94,6 +96,10 @@ _BUILD_ALL = (
 )
 _MIGRATE = "Run `features build` with --pass-filter migrate and the pass of the features."
 _LOOK = "Look at the picture; if it is as it should be, nothing is wrong."
+_SAME_PIXELS = (
+    "Nothing is wrong if both show the same pixels; --probe encodes such pictures first and says if one has the "
+    "features of the other."
+)
 _SWEEP = "Remove it if no build is running; the next build removes its own leftovers itself."
 
 MEANINGS: dict[Fault, Meaning] = {
@@ -113,12 +119,14 @@ MEANINGS: dict[Fault, Meaning] = {
         "error", "Keep one: move the other below _old/, as --backup-old does when building.", requeue=False
     ),
     "mixed_stamps": Meaning("error", _AGAIN),
+    "nothing_to_verify": Meaning("warning", "Run `features build`; check that this is its manifest.", requeue=False),
     "missing_features": Meaning("error", "Run `features build` again.", requeue=False),
     "missing_file": Meaning("error", _AGAIN),
     "truncated_file": Meaning("error", _AGAIN),
     "changed_file": Meaning("error", _AGAIN),
     "damaged_file": Meaning("error", _AGAIN),
     "wrong_file": Meaning("error", _AGAIN),
+    "exchanged_file": Meaning("error", _AGAIN),
     "one_size_for_all": Meaning("error", "Take every resize and crop out that follows the bucket. " + _BUILD_ALL),
     "transposed_grid": Meaning("error", "Grids are [rows, columns], sizes WxH. " + _AGAIN),
     "other_patch": Meaning("error", "Take the patch from the model, never from memory. " + _AGAIN),
@@ -135,7 +143,7 @@ MEANINGS: dict[Fault, Meaning] = {
     "cls_in_patches": Meaning("error", "Slice patches after CLS and all registers. " + _BUILD_ALL),
     "other_norm": Meaning("error", "Tokens before and after the last LayerNorm differ like that. " + _AGAIN),
     "outlier": Meaning("warning", _LOOK, requeue=False),
-    "copied": Meaning("error", _AGAIN),
+    "copied": Meaning("warning", _SAME_PIXELS, requeue=False),
     "orphan_file": Meaning("warning", "Remove it if no build is running; no record names it.", requeue=False),
     "stray_file": Meaning("warning", "Move it elsewhere.", requeue=False),
     "leftover_file": Meaning("warning", _SWEEP, requeue=False),

@@ -9,14 +9,14 @@ Axes: n patches, d features, c h w latents.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from patchatlas.datasets.build.drawing import draw
@@ -25,7 +25,7 @@ from patchatlas.datasets.latents import LatentEncoder
 from patchatlas.datasets.recipe import Recipe, stamp_for
 from patchatlas.datasets.scan import source_path
 from patchatlas.datasets.verify.expected import recipe_of
-from patchatlas.datasets.verify.explain import Case, distance, explain_cls, explain_patches
+from patchatlas.datasets.verify.explain import Case, distance, explain_cls, explain_patches, relative
 from patchatlas.datasets.verify.faults import Fault
 from patchatlas.datasets.verify.report import Finding, Probed
 from patchatlas.encoders.protocol import Encoder, Tokens
@@ -77,6 +77,7 @@ def probe_stored(
     input_dir: Path,
     encoder: Encoder,
     count: int,
+    first: Collection[str] = (),
     cells: int = 8,
     batch: int = 4,
     max_pixels: int = MAX_PIXELS,
@@ -91,6 +92,7 @@ def probe_stored(
         input_dir: where the pictures lie.
         encoder: the one that made them, with their layer, norm and arithmetic.
         count: pictures.
+        first: ids of pictures that are to be among them, as far as `count` allows.
         cells: patches that are replaced at each size of input that occurs.
         batch: inputs a forward while patches are replaced.
         max_pixels: larger pictures are refused.
@@ -106,7 +108,7 @@ def probe_stored(
     header, recipe = _the_set(store, kind)
     header.stamp.require(stamp_for(encoder.spec, recipe), what=f"features ({kind} on the disk and this encoder's)")
     allowed = ALLOWED[recipe.storage] + ARITHMETIC[encoder.spec.dtype]
-    chosen = choose(records, kind, count, generator)
+    chosen = choose(records, kind, count, generator, first=first)
     tally, findings, samples = _Tally(), [], {}
     stored_rows: dict[str, Tensor] = {}
     for done, record in enumerate(chosen, start=1):
@@ -156,10 +158,11 @@ def probe_latents(
     input_dir: Path,
     vae: LatentEncoder,
     count: int,
+    first: Collection[str] = (),
     max_pixels: int = MAX_PIXELS,
     generator: torch.Generator | None = None,
 ) -> list[Finding]:
-    """Encode the latents of `count` pictures again and compare.
+    """Encode the latents of `count` pictures again, those of the ids in `first` before others, and compare.
 
     Raises:
         InputError: no picture has latents.
@@ -170,7 +173,8 @@ def probe_latents(
     allowed = ALLOWED[recipe.storage] + ARITHMETIC[vae.spec.dtype]
     patch = (vae.spec.patch[0], vae.spec.patch[1])
     findings = []
-    for record in choose(records, LATENTS, count, generator or torch.Generator().manual_seed(0)):
+    generator = generator or torch.Generator().manual_seed(0)
+    for record in choose(records, LATENTS, count, generator, first=first):
         entry = record.features[LATENTS]
         try:
             stored = store.read(entry)
@@ -178,11 +182,11 @@ def probe_latents(
         except PatchAtlasError as error:
             findings.append(_cannot(record, LATENTS, error))
             continue
-        off = _relative(stored, given)
+        off = relative(stored, given)
         if off <= allowed:
             continue
         other = vae.toggled()(draw(record, input_dir, patch, recipe, max_pixels=max_pixels)[None])[0].cpu()
-        fault: Fault = "latents_unscaled" if _relative(stored, other) <= 3 * allowed else "unlike"
+        fault: Fault = "latents_unscaled" if relative(stored, other) <= 3 * allowed else "unlike"
         why = (
             "they were not scaled as their stamp says" if fault == "latents_unscaled" else "for no reason that is known"
         )
@@ -201,8 +205,10 @@ def vae_options(store: FeatureStore) -> dict[str, Any]:
     return {"dtype": dtype, "scaled": bool(dict(header.stamp.facts).get("latents_scaled", True))}
 
 
-def choose(records: Sequence[Record], kind: str, count: int, generator: torch.Generator) -> list[Record]:
-    """Pictures that have a kind of feature, one of each bucket in turn, at random within a bucket.
+def choose(
+    records: Sequence[Record], kind: str, count: int, generator: torch.Generator, *, first: Collection[str] = ()
+) -> list[Record]:
+    """Pictures with a kind of feature: `first` before others, one of each bucket in turn, at random within it.
 
     Raises:
         InputError: there is none.
@@ -218,7 +224,7 @@ def choose(records: Sequence[Record], kind: str, count: int, generator: torch.Ge
         for _, members in sorted(by_bucket.items())
     ]
     turns = [record for turn in zip_longest(*shuffled) for record in turn if record is not None]
-    return turns[:count]
+    return sorted(turns, key=lambda record: record.image_id not in first)[:count]
 
 
 def _the_set(store: FeatureStore, kind: str) -> tuple[SetHeader, Recipe]:
@@ -257,7 +263,7 @@ def _probe_one(
         off, why = float("inf"), f"{tuple(stored.shape)} is stored, the encoder gives {tuple(given.shape)}"
         return [_finding("unlike", record, kind, entry, off, allowed, why)], given[:0], given[:0]
     sample = torch.linspace(0, len(given) - 1, SAMPLED).long()
-    off = _relative(stored, given)
+    off = relative(stored, given)
     tally.worst = max(tally.worst, off)
     picture = read_picture(source_path(record.image_path, input_dir), max_pixels=max_pixels)
     case = Case(pixels, tokens, grid, picture, record.aspect_bucket)
@@ -285,22 +291,22 @@ def _beside(
     plain = ALLOWED["fp32"] + ARITHMETIC[encoder.spec.dtype]
     if entry is not None and case.tokens.cls is not None:
         stored, given = store.read(entry), case.tokens.cls[0]
-        if _relative(stored, given) > plain:
+        if relative(stored, given) > plain:
             why = explain_cls(stored, case, encoder)
-            yield _finding("cls_of_other_input", record, f"{family}_cls", entry, _relative(stored, given), plain, why)
+            yield _finding("cls_of_other_input", record, f"{family}_cls", entry, relative(stored, given), plain, why)
     entry = record.features.get(f"{family}_registers")
     if entry is not None and case.tokens.registers is not None:
         stored, given = store.read(entry), case.tokens.registers[0]
-        if _relative(stored, given) > plain:
+        if relative(stored, given) > plain:
             why = "they are not of the patches' forward"
-            yield _finding("unlike", record, f"{family}_registers", entry, _relative(stored, given), plain, why)
+            yield _finding("unlike", record, f"{family}_registers", entry, relative(stored, given), plain, why)
     entry = record.features.get(f"{family}_latent_patches")
     if entry is not None and entry.grid is not None:
         patches = case.tokens.patches[0].reshape(*case.grid, -1)
         stored, given = store.read(entry), resample_area(patches, entry.grid).reshape(-1, patches.shape[2])
-        if stored.shape != given.shape or _relative(stored, given) > allowed:
+        if stored.shape != given.shape or relative(stored, given) > allowed:
             why = "they are not the patches resampled by area"
-            yield _finding("unlike", record, f"{family}_latent_patches", entry, _relative(stored, given), allowed, why)
+            yield _finding("unlike", record, f"{family}_latent_patches", entry, relative(stored, given), allowed, why)
 
 
 def _strays(
@@ -355,7 +361,3 @@ def _on_cpu(tokens: Tokens) -> Tokens:
         None if tokens.cls is None else tokens.cls.float().cpu(),
         None if tokens.registers is None else tokens.registers.float().cpu(),
     )
-
-
-def _relative(stored: Float[Tensor, "..."], given: Float[Tensor, "..."]) -> float:
-    return float((stored - given).norm() / given.norm())

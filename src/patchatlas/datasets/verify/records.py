@@ -103,10 +103,10 @@ def misplaced(record: Record, recipe: Recipe) -> Iterator[Finding]:
         yield Finding(fault="inexact_crop", sentence=sentence, record=record.image_id)
 
 
-def compare_source(record: Record, input_dir: Path) -> Iterator[Finding]:
+def compare_source(record: Record, input_dir: Path, *, max_pixels: int) -> Iterator[Finding]:
     """The picture file against what the manifest says of it: turned, changed, or gone."""
     try:
-        header = read_header(source_path(record.image_path, input_dir))
+        header = read_header(source_path(record.image_path, input_dir), max_pixels=max_pixels)
     except PictureError as error:
         yield Finding(fault="source_unusable", sentence=f"{record.image_path}: {error.reason}.", record=record.image_id)
         return
@@ -125,10 +125,10 @@ def compare_source(record: Record, input_dir: Path) -> Iterator[Finding]:
 
 
 def incomplete(record: Record, kinds: Mapping[str, int], *, records: int) -> Iterator[Finding]:
-    """Kinds of feature that other pictures have and this one has not.
+    """Kinds of feature that other pictures have, or should have, and this one has not.
 
     Args:
-        kinds: how many pictures have each kind.
+        kinds: how many pictures have each kind; those that none has, and should, are in it, too.
         records: pictures that should have all.
     """
     for kind, count in sorted(kinds.items()):

@@ -59,7 +59,7 @@ def requeue(findings: Iterable[Finding], manifest: str | Path, derived_dir: str 
         return Requeued((), (), left)
     with locked(path):
         records = absorb(path, read_manifest(path), store.derived_dir)
-        if journals_of(store.derived_dir):
+        if journals_of(store.derived_dir, manifest=path):
             raise ResourceError(f"a build is at work in {derived_dir}; run again when it has ended")
         kept, moving = [], []
         for record in records:

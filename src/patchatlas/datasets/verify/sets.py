@@ -1,6 +1,5 @@
 """The folders of a feature store: whose they are, whether sets go together, and files that no record names."""
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -10,10 +9,8 @@ from patchatlas.datasets.verify.expected import recipe_of
 from patchatlas.datasets.verify.report import Finding
 from patchatlas.errors import FormatError, StampError
 from patchatlas.io.feature_store import HEADER, OLD, FeatureStore, SetHeader
+from patchatlas.io.writers import is_leftover
 from patchatlas.stamp import Stamp
-
-LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.[^.]+)?")
-"""The names that `patchatlas.files.replacing` gives to what it has not finished."""
 
 SUFFIXES = (".npy", ".safetensors")
 
@@ -76,7 +73,7 @@ def unnamed_files(store: FeatureStore, named: Collection[str]) -> Iterator[Findi
             name = f"{folder.name}/{path.name}"
             if path.name in (HEADER, fidelity.FOLDER, fidelity.REPORT) or name in named:
                 continue
-            if LEFTOVER.fullmatch(path.name):
+            if is_leftover(path.name):
                 yield Finding(fault="leftover_file", sentence=f"{name} was never finished.", file=name)
             elif path.suffix in SUFFIXES and path.is_file():
                 yield Finding(fault="orphan_file", sentence=f"No record names {name}.", file=name)

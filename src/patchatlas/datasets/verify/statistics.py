@@ -68,15 +68,28 @@ def unusual_lengths(looked: Iterable[Looked]) -> Iterator[Finding]:
 
 
 def copies(looked: Iterable[Looked]) -> Iterator[Finding]:
-    """Features that two different pictures share to the last bit: one was overwritten by the other."""
+    """Features that two files of other bytes share to the last bit.
+
+    Either one was overwritten by the other, or the two show the same pixels (as a PNG and a BMP of one picture do),
+    which only encoding them again tells.
+    """
     owners: dict[tuple[str, str], Looked] = {}
     for file in sorted(looked, key=lambda one: one.record):
         if file.sha256 is None or file.kind.endswith("_registers"):
             continue
         other = owners.setdefault((file.kind, file.sha256), file)
         if other is not file and other.file != file.file and (file.source is None or other.source != file.source):
-            sentence = f"{file.record} has the same features as {other.record}, to the last bit; the pictures differ."
-            yield Finding(fault="copied", sentence=sentence, record=file.record, kind=file.kind, file=file.file)
+            sentence = (
+                f"{file.record} has the same features as {other.record}, to the last bit; the picture files differ."
+            )
+            yield Finding(
+                fault="copied",
+                sentence=sentence,
+                record=file.record,
+                kind=file.kind,
+                file=file.file,
+                evidence={"other": other.record},
+            )
 
 
 def norms_of(looked: Iterable[Looked]) -> dict[str, Norms]:

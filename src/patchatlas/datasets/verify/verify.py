@@ -18,6 +18,7 @@ from patchatlas.datasets.verify.statistics import copies, norms_of, one_size_for
 from patchatlas.errors import FormatError, InputError, ShapeError
 from patchatlas.geometry.area import match_latents
 from patchatlas.io.feature_store import FeatureStore, SetHeader
+from patchatlas.io.images import MAX_PIXELS
 from patchatlas.io.manifest import Record
 
 OnProgress = Callable[[int, int], None]
@@ -35,6 +36,7 @@ def verify(
     values: bool = True,
     latent_stride: int | None = None,
     latent_patch: int = 2,
+    max_pixels: int = MAX_PIXELS,
     workers: int = 4,
     on_progress: OnProgress | None = None,
 ) -> Report:
@@ -49,6 +51,7 @@ def verify(
         values: read the files: hashes and numbers. Without it only sizes and headers are looked at.
         latent_stride: pixels to a latent pixel; with it, patches must meet the tokens of a latent model.
         latent_patch: latent pixels to a token.
+        max_pixels: larger pictures cannot be compared; as when the features were built.
         workers: threads; the report does not depend on them.
         on_progress: see `OnProgress`.
 
@@ -69,13 +72,18 @@ def verify(
 
     encoded = [record for record in records if record.status == "ok"]
     kinds = Counter(kind for record in encoded for kind in record.features)
+    if kinds:
+        kinds.update({header.kind: 0 for header in headers.values()})  # those that no record has
+    else:
+        sentence = f"None of {len(records)} pictures has features."
+        findings.append(Finding(fault="nothing_to_verify", sentence=sentence))
 
     def check(record: Record) -> tuple[list[Finding], list[Looked]]:
         found, seen = look(record, store, values=values, name_stamp=stamps.get)
         found += _placed(record, by_set)
         found += incomplete(record, kinds, records=len(encoded))
         if input_dir is not None:
-            found += compare_source(record, Path(input_dir))
+            found += compare_source(record, Path(input_dir), max_pixels=max_pixels)
         return found, seen
 
     looked: list[Looked] = []

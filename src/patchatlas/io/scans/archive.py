@@ -2,6 +2,9 @@
 
 import bz2
 import io
+import lzma
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,9 +17,13 @@ from numpy import ndarray
 
 from patchatlas.errors import FormatError
 from patchatlas.files import replacing
+from patchatlas.io.scans.numbers import native, native_type
 
-# What NumPy and zipfile raise for damaged bytes.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, SyntaxError)
+# What NumPy and zipfile raise for damaged bytes; RuntimeError for encrypted members and unknown compression.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 
 class Archive:
@@ -48,7 +55,7 @@ class Archive:
         return self._header(name)[0]
 
     def load(self, name: str) -> ndarray:
-        """An array.
+        """An array, its numbers as `numbers.native` gives them.
 
         Raises:
             FormatError: it is not there, is damaged, or holds Python objects.
@@ -62,12 +69,12 @@ class Archive:
                 array: ndarray = np.lib.format.read_array(handle, allow_pickle=False)
         except _DAMAGE as error:
             raise _damaged(f"{self.path}: the array {name!r}", error) from error
-        return array
+        return native(array)
 
     def _header(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
         try:
             with self._members.open(f"{name}.npy") as handle:
-                return _read_header(handle)
+                return _read_header(handle, self._members.getinfo(f"{name}.npy").file_size)
         except _DAMAGE as error:
             raise _damaged(f"{self.path}: the array {name!r}", error) from error
 
@@ -91,31 +98,32 @@ def archive(path: Path) -> Iterator[Archive]:
 
 
 def load_npy(path: Path, *, mapped: bool = False) -> ndarray:
-    """The array of an NPY file.
+    """The array of an NPY file, its numbers as `numbers.native` gives them.
 
     Args:
         path: the file.
-        mapped: leave the numbers in the file until they are used; what is written to the array stays in memory.
+        mapped: leave numbers that are native as they are in the file until they are used; what is written to the array
+            stays in memory.
 
     Raises:
         FormatError: it is no such file, is cut short, or holds Python objects.
     """
     try:
         with path.open("rb") as handle:
-            shape, dtype = _read_header(handle)
+            shape, dtype = _read_header(handle, os.fstat(handle.fileno()).st_size)
             if dtype.hasobject:
                 raise object_array(str(path))
             handle.seek(0)
             array: ndarray = (
                 np.load(path, mmap_mode="c", allow_pickle=False)
-                if mapped and 0 not in shape
+                if mapped and 0 not in shape and dtype == native_type(dtype)
                 else np.lib.format.read_array(handle, allow_pickle=False)
             )
     except FormatError:
         raise
     except _DAMAGE as error:
         raise _damaged(str(path), error) from error
-    return array
+    return native(array)
 
 
 def write_npz(path: Path, arrays: Mapping[str, ndarray]) -> None:
@@ -141,10 +149,18 @@ def object_array(what: str) -> FormatError:
     )
 
 
-def _read_header(handle: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(handle: Any, size: int) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type from the header of a file of so many bytes.
+
+    Raises:
+        ValueError: the header claims more numbers than the file holds; reading them would first ask for their memory.
+    """
     version = np.lib.format.read_magic(handle)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(handle)
+    claimed, held = math.prod(shape) * dtype.itemsize, size - handle.tell()
+    if not dtype.hasobject and claimed > held:
+        raise ValueError(f"its header claims {claimed} bytes of numbers, {dtype} {shape}, and {held} are there")
     return shape, dtype
 
 

@@ -13,6 +13,10 @@ import numpy as np
 from numpy import ndarray
 
 from patchatlas.errors import FormatError, MissingExtraError
+from patchatlas.io.scans.numbers import native, native_type
+
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+_SUFFIXES = (".cxi", ".ptyd", ".h5", ".hdf5")
 
 # What h5py raises for damaged files and for links whose target is not there.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError)
@@ -28,6 +32,11 @@ def h5py(needed_for: str) -> Any:
         return import_module("h5py")
     except ImportError as error:
         raise MissingExtraError("h5py", extra="ptycho", needed_for=needed_for) from error
+
+
+def is_hdf5(path: Path, start: bytes) -> bool:
+    """Whether a file that begins with these bytes is HDF5, or is named so: a damaged one is told as one."""
+    return start.startswith(_MAGIC) or path.suffix.lower() in _SUFFIXES
 
 
 @contextmanager
@@ -69,8 +78,15 @@ def dataset(file: Any, names: Sequence[str]) -> Any | None:
     return None
 
 
+def shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of each dataset by its name, those in groups as well."""
+    found: dict[str, tuple[int, ...]] = {}
+    file.visititems(lambda name, item: found.update({name: item.shape} if hasattr(item, "shape") else {}))
+    return found
+
+
 def values(found: Any) -> ndarray:
-    """All values of a dataset.
+    """All values of a dataset, as `numbers.native` gives them.
 
     Raises:
         FormatError: they cannot be read, or are no numbers.
@@ -83,7 +99,7 @@ def values(found: Any) -> ndarray:
         ) from error
     if array.dtype.hasobject:
         raise FormatError(f"{found.file.filename}: {found.name} holds no numbers but {array.dtype}")
-    return array
+    return native(array)
 
 
 def mapped(path: Path, found: Any) -> ndarray:
@@ -93,7 +109,8 @@ def mapped(path: Path, found: Any) -> ndarray:
         FormatError: they cannot be read, or are no numbers.
     """
     offset = found.id.get_offset()  # None where they are compressed, in chunks, elsewhere or not written
-    plain = found.dtype.kind in "fiuc" and found.dtype.isnative and found.size and not found.file.userblock_size
+    as_it_is = found.dtype.kind in "fiuc" and found.dtype == native_type(found.dtype)
+    plain = as_it_is and found.size and not found.file.userblock_size
     if offset is None or not plain:
         return values(found)
     return np.memmap(path, dtype=found.dtype, mode="c", offset=offset, shape=found.shape)

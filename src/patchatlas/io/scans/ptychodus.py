@@ -14,7 +14,7 @@ from numpy import ndarray
 from patchatlas.errors import FormatError
 from patchatlas.io.scans import hdf5
 from patchatlas.io.scans.archive import Archive
-from patchatlas.io.scans.scan import Content, real_numbers
+from patchatlas.io.scans.scan import Content, probe_modes, real_numbers
 
 FORMAT = "ptychodus product"
 
@@ -87,16 +87,19 @@ def _content(
             sides = (image.shape[1], image.shape[0])
             origin = tuple(w / 2 - c / p for w, c, p in zip(sides, centre, pixel, strict=True) if p and c is not None)
             known["origin_px"] = (origin, "object center_x_m, center_y_m and size")
-    probe = array("probe")
-    if probe is not None and probe.ndim > 2:
-        if probe.size > np.prod(probe.shape[-2:]):
-            notes.append("the first of several probe modes is taken")
-        probe = probe.reshape(-1, *probe.shape[-2:])[0]
+    stored, probe = array("probe"), None
+    if stored is not None and stored.ndim == 4 and len(stored) > 1:
+        # (coherent, incoherent, h, w): the former vary the probe from position to position.
+        notes.append(f"the first of {len(stored)} coherent (OPR) parts of the probe is taken")
+        stored = stored[0]
+    if stored is not None:
+        probe, more = probe_modes(stored, "probe")
+        notes += more
     return Content(
         format=FORMAT,
         positions=real_numbers(np.stack([x, y], axis=1), f"{path}: probe_position_x_m, probe_position_y_m"),
         known=known,
-        frame_hw=None if probe is None else (probe.shape[0], probe.shape[1]),
+        frame_hw=None if probe is None else (probe.shape[1], probe.shape[2]),
         probe=probe,
         object=image,
         notes=tuple(notes),

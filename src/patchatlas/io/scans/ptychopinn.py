@@ -15,7 +15,7 @@ from numpy import ndarray
 from patchatlas import __version__
 from patchatlas.errors import FormatError, UsageError
 from patchatlas.io.scans.archive import Archive, write_npz
-from patchatlas.io.scans.scan import Content, Declared, real_numbers
+from patchatlas.io.scans.scan import Content, Declared, probe_modes, real_numbers
 
 FORMAT = "PtychoPINN NPZ"
 
@@ -67,6 +67,12 @@ def read_ptychopinn(archive: Archive, declared: Declared, *, frames: bool) -> Co
         notes.append("Y holds Python objects, which are never unpickled; its patches were not read")
     elif "Y" in archive:
         tiles = _patches(archive)
+    probe = None
+    if "probeGuess" in archive and archive.is_object("probeGuess"):
+        notes.append("probeGuess holds Python objects, which are never unpickled; there is no probe")
+    elif "probeGuess" in archive:
+        probe, more = probe_modes(archive.load("probeGuess"), "probeGuess")
+        notes += more
     return Content(
         format=FORMAT,
         positions=np.stack([x, y], axis=1),
@@ -75,7 +81,7 @@ def read_ptychopinn(archive: Archive, declared: Declared, *, frames: bool) -> Co
         frame_hw=None if shape is None else (shape[1], shape[2]),
         frames=None if shape is None else shape[0],
         diffraction=diffraction,
-        probe=_plane(archive, "probeGuess"),
+        probe=probe,
         object=_plane(archive, "objectGuess"),
         notes=tuple(notes),
     )

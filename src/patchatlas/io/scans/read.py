@@ -14,10 +14,8 @@ from patchatlas.io.scans.scan import Content, Declared, Scan, settle
 from patchatlas.io.scans.table import read_array_table, read_mapped_npz, read_text_table
 from patchatlas.io.scans.tike import is_tike, read_tike
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK"
-_HDF5_SUFFIXES = (".cxi", ".ptyd", ".h5", ".hdf5")
 
 
 def read_scan(path: str | Path, declared: Declared | None = None, *, frames: bool = False) -> Scan:
@@ -59,7 +57,7 @@ def fingerprint(path: Path) -> tuple[bytes, str]:
 
 
 def _content(path: Path, start: bytes, declared: Declared, *, frames: bool) -> Content:
-    if start.startswith(_HDF5_MAGIC) or path.suffix.lower() in _HDF5_SUFFIXES:
+    if hdf5.is_hdf5(path, start):
         return _from_hdf5(path, frames=frames)
     if start.startswith(_NPY_MAGIC):
         return read_array_table(path, declared.columns)

@@ -88,7 +88,7 @@ class Content:
         frame_hw: rows and columns of a diffraction frame, if the file has any.
         frames: how many, if the file has any.
         diffraction: the frames themselves, if they were asked for.
-        probe: complex probe, (h, w), if there is one.
+        probe: modes (m, h, w), if there is one; see `probe_modes`.
         object: complex object, (h, w), if there is one.
         far_field: what a far-field geometry would give.
         notes: what a person should know of how it was read.
@@ -123,7 +123,7 @@ class Scan:
         tiles: object patches (n, h, w) or (n, c, h, w), real or complex, if the file has them.
         frame_hw: rows and columns of a diffraction frame, if the file has any.
         diffraction: frames (n, h, w), if they were asked for.
-        probe: complex (h, w), if there is one.
+        probe: all modes, (m, h, w), mostly complex, if there is one; they do not interfere.
         object: complex (h, w), if there is one.
         notes: what a person should know of how it was read.
     """
@@ -263,6 +263,19 @@ def real_numbers(values: ndarray, what: str) -> ndarray:
     if values.dtype.kind not in "fiu":
         raise FormatError(f"{what} must be real numbers, and is {values.dtype}; export the positions again")
     return values.astype(np.float64)
+
+
+def probe_modes(stored: ndarray, what: str) -> tuple[ndarray | None, tuple[str, ...]]:
+    """The modes (m, h, w) of a probe stored as (h, w) or (..., h, w), and what a person should know of them.
+
+    All formats are read by this one rule: no mode is left out, and several are noted.
+    """
+    if stored.dtype.kind not in "fiuc" or stored.ndim < 2 or 0 in stored.shape:
+        return None, (f"{what} is {stored.dtype} {stored.shape}, which is no probe, (h, w) or (modes, h, w)",)
+    modes = stored.reshape(-1, *stored.shape[-2:])
+    if len(modes) == 1:
+        return modes, ()
+    return modes, (f"the probe has {len(modes)} modes; where it weighs tiles, their intensities are summed",)
 
 
 def count_advice(positions: int, tiles: int) -> str:

@@ -6,7 +6,7 @@ object. The example files centre it near zero.
 
 from patchatlas.errors import FormatError
 from patchatlas.io.scans.archive import Archive
-from patchatlas.io.scans.scan import Content, real_numbers
+from patchatlas.io.scans.scan import Content, probe_modes, real_numbers
 
 FORMAT = "tike NPZ"
 
@@ -37,9 +37,11 @@ def read_tike(archive: Archive, *, frames: bool) -> Content:
             raise FormatError(
                 f"{archive.path}: data has the shape {shape}; one view, (1, n, h, w) or (n, h, w), is read"
             )
-    probe = archive.load("probe") if "probe" in archive else None
-    if probe is not None:
-        probe = probe.reshape(-1, *probe.shape[-2:])[0]  # the first of several modes is the strongest
+    notes: tuple[str, ...] = () if shape is None else ("frames have zero frequency at the corner",)
+    probe = None
+    if "probe" in archive:
+        probe, more = probe_modes(archive.load("probe"), "probe")
+        notes += more
     return Content(
         format=FORMAT,
         positions=real_numbers(positions, f"{archive.path}: scan"),
@@ -48,5 +50,5 @@ def read_tike(archive: Archive, *, frames: bool) -> Content:
         frames=None if shape is None else shape[0],
         diffraction=archive.load("data").reshape(shape) if frames and shape is not None else None,
         probe=probe,
-        notes=("frames have zero frequency at the corner",) if shape is not None else (),
+        notes=notes,
     )

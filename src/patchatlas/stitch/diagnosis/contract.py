@@ -7,10 +7,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from patchatlas.canvas.contract import FARTHEST
 from patchatlas.stitch.diagnosis.fault import Fault
-
-# Pixels beyond which a canvas takes no position.
-_FARTHEST = 2.0**31
 
 # Numbers of tiles looked at in one go.
 _AT_A_TIME = 2**22
@@ -54,7 +52,7 @@ def contract(positions: ndarray | Tensor, tiles: Tensor) -> Contract:
     array = positions.detach().cpu().numpy() if isinstance(positions, Tensor) else positions
     shape = tuple(int(side) for side in array.shape)
     numeric = np.issubdtype(array.dtype, np.number)
-    bad = ~(np.abs(array) <= _FARTHEST) if numeric else np.ones(shape, dtype=bool)  # NaN compares false
+    bad = ~(np.abs(array) <= FARTHEST) if numeric else np.ones(shape, dtype=bool)  # NaN compares false
     rows = bad.reshape(len(bad), -1).any(axis=1) if bad.ndim and bad.size else np.atleast_1d(bad.any())
     finite = peaks(tiles).isfinite()
     return Contract(

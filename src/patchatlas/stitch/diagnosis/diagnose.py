@@ -9,6 +9,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor
 
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.stitch.diagnosis.box import Box, bounding_box
 from patchatlas.stitch.diagnosis.clusters import clusters
 from patchatlas.stitch.diagnosis.contract import Contract, contract
@@ -16,7 +17,6 @@ from patchatlas.stitch.diagnosis.coverage import CoverageStats, coverage_stats
 from patchatlas.stitch.diagnosis.fault import Fault
 from patchatlas.stitch.diagnosis.limits import Limits
 from patchatlas.stitch.diagnosis.orientation import OrientationCheck, check_orientation
-from patchatlas.stitch.diagnosis.overlap import Tiles
 from patchatlas.stitch.diagnosis.picture import Picture, PictureCheck, check_picture
 from patchatlas.stitch.diagnosis.report import StitchReport
 from patchatlas.stitch.diagnosis.spread import Spread, position_spread

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.stitch.diagnosis.fault import Fault
 from patchatlas.stitch.diagnosis.limits import Limits
-from patchatlas.stitch.diagnosis.overlap import Overlap, Tiles, overlap, overlap_residual, residual
+from patchatlas.stitch.diagnosis.overlap import Overlap, overlap, overlap_residual, residual
 
 NAMES = "xyz"
 

@@ -16,14 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float, Float64, Int
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from patchatlas.canvas.blocks import add_blocks, read_blocks
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.canvas.spread import spread
 from patchatlas.canvas.taps import Interpolation, find_taps
-
-Tiles = Float[Tensor, "n c *tile"] | Complex[Tensor, "n c *tile"]
 
 LEAST_SIDE = 8
 """Tiles thinner than this are read linearly: cubic reading costs three pixels along each axis."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Complex, Float, Float64
 from torch import Tensor
 
-from patchatlas.canvas.canvas import Canvas
+from patchatlas.canvas.canvas import Canvas, Tiles
 from patchatlas.canvas.place import place
 from patchatlas.canvas.plan import CanvasPlan, plan_canvas
 from patchatlas.canvas.taps import Interpolation
@@ -20,7 +20,6 @@ from patchatlas.stitch.diagnosis.fault import Fault
 from patchatlas.stitch.diagnosis.limits import Limits
 from patchatlas.stitch.diagnosis.match import correlation, displacement, find
 from patchatlas.stitch.diagnosis.orientation import Orientation, orientations
-from patchatlas.stitch.diagnosis.overlap import Tiles
 
 # Tiles that are compared one by one with what a picture shows.
 _CANDIDATES = 256

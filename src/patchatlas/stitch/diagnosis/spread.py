@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from patchatlas.canvas.canvas import Tiles
 from patchatlas.stitch.diagnosis.fault import Fault
 from patchatlas.stitch.diagnosis.limits import Limits
-from patchatlas.stitch.diagnosis.overlap import Tiles
 
 # Nearest neighbours are looked for among so many positions, evenly taken.
 _NEIGHBOURS = 2048

@@ -43,7 +43,7 @@ def run_units(
         recipe=recipe,
         max_pixels=settings.max_pixels,
     )
-    with open_journal(store.derived_dir) as journal:
+    with open_journal(store.derived_dir, manifest=settings.manifest) as journal:
         for committed in run_batches(
             chain.from_iterable(unit.batches(budget) for unit in units),
             feature_pass,

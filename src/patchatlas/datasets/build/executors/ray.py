@@ -8,7 +8,7 @@ import logging
 import os
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchatlas.datasets.build.executors import local
@@ -24,11 +24,44 @@ from patchatlas.io.feature_store import FeatureStore
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """No usage statistics over the network, and no bars beside ours; whoever sets these otherwise has it so."""
 
+UNITS_A_CALL = 8
+"""Units that an actor takes at once, where there are enough. On a GPU a unit is about one batch, and the next is read
+while one is encoded only if the actor has it already."""
+
 _KINDS: tuple[type[PatchAtlasError], ...] = (UsageError, WeightsError, ResourceError, InputError)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How the work is spread.
+
+    Attributes:
+        actors: how many.
+        decode: threads of each that read pictures.
+        units: that each takes at once.
+    """
+
+    actors: int
+    decode: int
+    units: int
+
+
+def share(*, units: int, slots: int, threads: int) -> Share:
+    """Spread units over actors, which read pictures in `threads` threads all together.
+
+    Args:
+        units: to be worked on.
+        slots: devices, or cores where there are no devices; no more actors are made.
+        threads: if fewer than slots, there are fewer actors.
+    """
+    actors = max(1, min(units, slots, threads))
+    return Share(
+        actors=actors, decode=max(1, threads // actors), units=max(1, min(UNITS_A_CALL, units // (2 * actors)))
+    )
+
+
 class Worker:
-    """An actor: loads the network once, then works on one unit a call.
+    """An actor: loads the network once, then works on a few units a call.
 
     Args:
         settings: of the build, with the device and precision that were chosen where it was started.
@@ -82,15 +115,23 @@ def run_units(
         on_gpu = feature_pass.device.type == "cuda"
         cluster: Any = ray
         slots = int(cluster.cluster_resources().get("GPU" if on_gpu else "CPU", 1))
-        actors = max(1, min(settings.workers or slots, slots, len(units)))
+        threads = settings.workers or int(cluster.cluster_resources().get("CPU", 1))
+        spread = share(units=len(units), slots=slots, threads=threads)
         precision = feature_pass.spec.dtype
-        chosen = replace(settings, device=feature_pass.device.type, precision=precision, vae_precision=precision)
+        chosen = replace(
+            settings,
+            device=feature_pass.device.type,
+            precision=precision,
+            vae_precision=precision,
+            workers=spread.decode,
+        )
         rows = [{"unit": pickle.dumps(unit)} for unit in units]
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        blocks = -(-len(rows) // spread.units)
+        results = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             Worker,
             fn_constructor_args=(chosen, feature_pass.name, recipe),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            batch_size=spread.units,
+            compute=ray.data.ActorPoolStrategy(size=spread.actors),
             num_cpus=1,
             num_gpus=1 if on_gpu else None,
         )
