@@ -135,7 +135,14 @@ def run(config: Config) -> int:
     report["pictures"] = [f"{name}.png" for name in pictures]
     write_stitch(config.output, arrays=arrays_of(stitched), pictures=pictures, report=report, with_hdf5=config.hdf5)
     if found is not None and not found.ok:
-        logger.warning("%s: %s %s", found.verdict, found.sentence, found.advice)
+        logger.warning("%s: %s. %s", found.verdict, found.sentence, found.advice)
+    touched, held = int((stitched.coverage > 0).sum()), int(stitched.covered.sum())
+    if held < touched:
+        lines.append(
+            f"{touched - held} of {touched} pixels that tiles touch have no value ({config.interp} trusts a pixel only "
+            "under strong windows): the rim, and holes where tiles lie far apart; see covered.npy, or take --interp "
+            "linear"
+        )
     lines.append(f"look at {config.output / 'overview.png'} and {config.output / 'orientation.png'}")
     emit(config, human="\n".join(lines), data={**report, "output": str(config.output)})
     return OK

@@ -92,7 +92,7 @@ def run_zarr(
         emit(config, human="\n".join(lines), data={**report, "output": None})
         return BAD_INPUT
     if found is not None and not found.ok:
-        logger.warning("%s: %s %s", found.verdict, found.sentence, found.advice)
+        logger.warning("%s: %s. %s", found.verdict, found.sentence, found.advice)
     lines.append(f"look at {config.output / 'overview.png'} and {config.output / 'orientation.png'}")
     emit(config, human="\n".join(lines), data={**report, "output": str(config.output)})
     return OK

@@ -105,8 +105,9 @@ def cover_sizes(size_hw: Sequence[int], bucket: Hw) -> tuple[Hw, Hw]:
     """How a picture is scaled until it covers the bucket, and where the bucket is then cut from its centre.
 
     Returns:
-        The scaled picture's (h, w): the scale is the exact larger of the two ratios, and the other side is rounded up to
-        a pixel. Then the (row, column) of the bucket in it: an odd surplus leaves the spare pixel at the right or bottom.
+        The scaled picture's (h, w): the scale is the exact larger of the two ratios, and the other side is rounded up
+        to a pixel. Then the (row, column) of the bucket in it: an odd surplus leaves the spare pixel at the right or
+        bottom.
     """
     h, w = size_hw
     scale = max(Fraction(bucket[0], h), Fraction(bucket[1], w))

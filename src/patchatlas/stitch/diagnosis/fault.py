@@ -41,8 +41,10 @@ ADVICE: dict[Verdict, str] = {
     "one_spot": "Check the unit (metres read as pixels look like this) and that each tile gets its own position.",
     "same_tile": "Look at the step that makes the tiles: one tile was repeated, or a network gives one answer to all.",
     "recycled": "Look for an index taken modulo the number of positions, or a reshape of grouped positions.",
-    "mirrored": "Change the sign of the positions, in one place: compensating minus signs elsewhere hide it.",
-    "transposed": "Exchange the columns of the positions: one side stores (row, column), the other reads (x, y).",
+    "mirrored": "Change the sign of the positions, in one place (`--sign`): compensating minus signs elsewhere "
+    "hide it.",
+    "transposed": "Exchange the columns of the positions (`--order`): one side stores (row, column), the other reads "
+    "(x, y).",
     "shuffled": "Look for a sort, a random sampling or a group order that tiles went through and positions did not; a "
     "wrong pixel size (`refine` cannot mend it) looks like this, too.",
     "strays": "Look at these tiles; leave them out or refine their positions.",
