@@ -1,6 +1,8 @@
 """What every test shares: shape checks on the whole package, one thread, repeatable examples, folders of real data."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,16 @@ def pytest_report_header() -> list[str]:
     lines = [f"data: {name}: {debian_data.folder(name)}" for name in debian_data.PACKAGES if has_data(name)]
     lines += [f"data: {name} is absent, `make data` fetches it" for name in debian_data.PACKAGES if not has_data(name)]
     return [*lines, "tests/parity (against timm) runs only by name: make parity"]
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Take off what a command put on the package's log: its handler writes to the stderr of that one test."""
+    log = logging.getLogger("patchatlas")
+    handlers, level = list(log.handlers), log.level
+    yield
+    log.handlers = handlers
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")

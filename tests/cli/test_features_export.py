@@ -13,7 +13,7 @@ from tests.disk_limit import no_file_may_grow
 @pytest.mark.parametrize(("to", "count"), [("zarr", 1), ("safetensors", 4), ("feature-maps", 6)])
 def test_each_format(tmp_path, capsys, to, count):
     stored_ramps(tmp_path)
-    arguments = ["--to", to, str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches"]
+    arguments = ["--to", to, str(tmp_path / "dataset.jsonl")]  # of its patches, since it has one kind of them
     assert main(["features", "export", *arguments, "--output", str(tmp_path / "out"), "--format", "json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["images"] == 6

@@ -33,7 +33,7 @@ def test_a_manifest_in_parts_adds_up_to_the_whole(tmp_path, capsys):
 def test_people_are_told_the_norms_and_the_loudest_channel(tmp_path, capsys):
     stored_ramps(tmp_path, Recipe(buckets=TABLE, storage="int8"))
     output = tmp_path / "stats.json"
-    arguments = [str(tmp_path / "dataset.jsonl"), "--kind", "fake_patches", "--output", str(output)]
+    arguments = [str(tmp_path / "dataset.jsonl"), "--output", str(output)]  # the one kind of patches there is
     assert main(["features", "stats", *arguments]) == 0
     out = capsys.readouterr().out
     assert "fake_patches: 6 images, 127 tokens of 3 channels" in out

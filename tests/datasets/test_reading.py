@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from patchatlas.datasets.placement import bucket_frame, encoder_frame, patch_box, place
-from patchatlas.datasets.reading import entry_of, feature_map
+from patchatlas.datasets.reading import entry_of, feature_map, only_patches
 from patchatlas.datasets.recipe import Recipe, stamp_for
 from patchatlas.dense import encode
 from patchatlas.encoders.fake import FakeEncoder, ramp
@@ -15,7 +15,7 @@ from patchatlas.features import FeatureMap
 from patchatlas.geometry.area import resample_area
 from patchatlas.io.codecs import encode_array
 from patchatlas.io.feature_store import FeatureStore
-from patchatlas.io.manifest import Record, RecordError
+from patchatlas.io.manifest import FeatureEntry, Record, RecordError
 
 TABLE = ((64, 64), (64, 96), (96, 64), (48, 80))
 SIZES = ((90, 120), (120, 90), (70, 70), (50, 83), (130, 75))
@@ -174,3 +174,13 @@ def test_the_entry_of_another_picture_or_kind_is_refused(tmp_path):
         )
     with pytest.raises(FormatError, match="as fake_cls of a"):
         entry_of(replace(one, features={"fake_cls": one.features["fake_registers"]}), "fake_cls")
+
+
+def test_the_only_kind_of_patches_is_found_and_several_are_asked_about():
+    entry = FeatureEntry(file="a@0/i.npy", grid=(1, 1), dim=1, dtype="fp16", bytes=1, sha256="0" * 64, stamp="0" * 64)
+    one = Record(image_path="i.jpg", image_id="i", features={"sift_patches": entry, "sift_cls": entry})
+    two = Record(image_path="i.jpg", image_id="i", features={"dinov3_patches": entry})
+    assert only_patches([one, one]) == "sift_patches"
+    for records, named in (([one, two], "dinov3_patches and sift_patches"), ([], "no patches")):
+        with pytest.raises(InputError, match=f"{named}; name what to take with --kind"):
+            only_patches(records)

@@ -27,8 +27,8 @@ class Config(Output):
     """Manifest that `features build` wrote."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""
-    kind: Annotated[str, tyro.conf.arg(metavar="KIND")] = "dinov3_patches"
-    """What to export."""
+    kind: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """What to export; the patches, where the manifest has one kind of them."""
     max_mb: Annotated[float, Field(gt=0)] = 1024
     """Largest safetensors file in megabytes."""
     strict: bool = False
@@ -46,10 +46,12 @@ def run(config: Config) -> int:
     """
     from patchatlas.cli.main import OK, SKIPPED
     from patchatlas.datasets.export import export_feature_maps, export_safetensors, export_zarr
+    from patchatlas.datasets.reading import only_patches
     from patchatlas.io.feature_store import FeatureStore
     from patchatlas.io.manifest import read_manifest
 
     records = read_manifest(config.manifest)
+    kind = config.kind or only_patches(records)
     store = FeatureStore(config.derived_dir or config.manifest.parent / "derived")
     with progress() as bar:
         task = bar.add_task("exporting")
@@ -57,16 +59,14 @@ def run(config: Config) -> int:
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        options: dict[str, Any] = {"kind": config.kind, "strict": config.strict, "on_progress": show}
+        options: dict[str, Any] = {"kind": kind, "strict": config.strict, "on_progress": show}
         if config.to == "zarr":
             report = export_zarr(records, store, config.output, **options)
         elif config.to == "safetensors":
             report = export_safetensors(records, store, config.output, max_mb=config.max_mb, **options)
         else:
             report = export_feature_maps(records, store, config.output, **options)
-    lines = [
-        f"{report.images} images of {config.kind} as {config.to} in {config.output}, {len(report.written)} written"
-    ]
+    lines = [f"{report.images} images of {kind} as {config.to} in {config.output}, {len(report.written)} written"]
     if report.left_out:
         lines.append(f"left out {len(report.left_out)}:")
         lines += [f"  {path}: {reason}" for path, reason in report.left_out[:LISTED]]

@@ -22,8 +22,8 @@ class Config(Output):
     """Manifest that `features build` wrote; none with --merge."""
     derived_dir: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Folder with the features of the manifest; `derived` beside it without it."""
-    kind: Annotated[str, tyro.conf.arg(metavar="KIND")] = "dinov3_patches"
-    """What to take the statistics of."""
+    kind: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """What to take the statistics of; the patches, where the manifest has one kind of them."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """File to write, .json or .safetensors; the loader normalises with it."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
@@ -43,6 +43,7 @@ def run(config: Config) -> int:
     """
     from patchatlas.cli.main import OK
     from patchatlas.datasets.build.sharding import parse_shard
+    from patchatlas.datasets.reading import only_patches
     from patchatlas.datasets.stats import Statistics, dataset_statistics, merge_statistics
     from patchatlas.io.feature_store import FeatureStore
     from patchatlas.io.manifest import read_manifest
@@ -58,13 +59,15 @@ def run(config: Config) -> int:
     else:
         assert config.manifest is not None, "checked above"
         shard = parse_shard(config.shard or "0/1")
-        records = shard.of([record for record in read_manifest(config.manifest) if record.status == "ok"])
+        everything = [record for record in read_manifest(config.manifest) if record.status == "ok"]
+        kind = config.kind or only_patches(everything)
+        records = shard.of(everything)
         with progress() as bar:
             task = bar.add_task("reading", total=len(records))
             found = dataset_statistics(
                 records,
                 FeatureStore(config.derived_dir or config.manifest.parent / "derived"),
-                config.kind,
+                kind,
                 on_progress=lambda done: bar.update(task, completed=done),
             )
     if config.output is not None:

@@ -3,6 +3,8 @@
 Axes: n patches (row-major over the grid), d features, r registers, c h w latents.
 """
 
+from collections.abc import Iterable
+
 from jaxtyping import Float32
 from torch import Tensor
 
@@ -78,6 +80,18 @@ def entry_of(record: Record, kind: str) -> FeatureEntry:
         raise InputError(f"{record.image_path} has no {kind}{why}; it has: {there}")
     require_own(record.features[kind], kind, record.image_id)
     return record.features[kind]
+
+
+def only_patches(records: Iterable[Record]) -> str:
+    """The kind of patches that a manifest has, where it has one.
+
+    Raises:
+        InputError: it has none, or several; the message names them.
+    """
+    kinds = sorted({kind for record in records for kind in record.features if kind.endswith(PATCHES)})
+    if len(kinds) != 1:
+        raise InputError(f"the manifest has {' and '.join(kinds) or 'no patches'}; name what to take with --kind")
+    return kinds[0]
 
 
 def as_tokens(values: Float32[Tensor, "..."]) -> Float32[Tensor, "n d"]:

@@ -356,6 +356,22 @@ def test_a_manifest_of_another_table_is_refused(settings):
         build(other)
 
 
+def test_migrating_to_another_table_asks_before_features_are_lost(settings, snapshot):
+    made = settings()
+    build(made)
+    before, manifest = snapshot(made.derived_dir), made.manifest.read_bytes()
+    other = Recipe(buckets=((32, 32),))
+    for passes in (("migrate",), ("migrate", "dinov3")):
+        with pytest.raises(InputError, match=r"would get another bucket .* -> 32x32\) and lose .* --backup-old"):
+            build(settings(passes=passes, recipe=other))
+        assert made.manifest.read_bytes() == manifest
+        assert snapshot(made.derived_dir) == before
+    report = build(settings(passes=("migrate", "dinov3"), recipe=other, backup_old=True))
+    assert report.passes[0].done == report.pictures
+    assert {record.aspect_bucket for record in read_manifest(made.manifest)} == {(32, 32)}
+    assert list((made.derived_dir / "_old").iterdir())
+
+
 def test_a_manifest_of_another_rule_is_refused(settings, tmp_path):
     # w / h = 0.831: by logarithm nearer to 1 (0.185 against 0.220), by difference nearer to 2/3 (0.164 against 0.169)
     folder = write_photos(tmp_path / "one", (("five-to-six.jpg", (65, 54)),))

@@ -60,7 +60,8 @@ def open_manifest(settings: Settings, *, on_scan: OnScan | None = None) -> Opene
     """Make or continue the manifest; one worker at a time, and the others then find it done.
 
     Raises:
-        InputError: a record has no bucket and `migrate` is not among the passes, or a table was learnt otherwise.
+        InputError: a record has no bucket and `migrate` is not among the passes, a table was learnt otherwise, or
+            pictures would lose their features to another table.
         FormatError: a manifest, journal or captions file that cannot be read.
         PictureError: a picture that cannot be used, if `strict`.
         ResourceError: the disk is full, or a folder may not be written.
@@ -115,7 +116,30 @@ def _current(settings: Settings, recipe: Recipe) -> tuple[list[Record], list[Rec
     )
     if before is None:
         return after, None
+    if not settings.backup_old:
+        _require_same_buckets(before, after)
     return [_still_skipped(old, new) for old, new in zip(before, after, strict=True)], before
+
+
+def _require_same_buckets(before: list[Record], after: list[Record]) -> None:
+    """Refuse another table for pictures that have features; nothing is written yet.
+
+    Raises:
+        InputError: unchanged pictures would get another bucket and so lose features.
+    """
+    moved = [
+        (old, new)
+        for old, new in zip(before, after, strict=True)
+        if old.features and old.sha256 == new.sha256 and old.aspect_bucket != new.aspect_bucket
+    ]
+    if moved:
+        old, new = moved[0]
+        names = [bucket_name(record.aspect_bucket) for record in (old, new) if record.aspect_bucket is not None]
+        raise InputError(
+            f"{len(moved)} of {len(before)} pictures would get another bucket ({old.image_path}: {' -> '.join(names)}) "
+            "and lose the features that they have; give the bucket table that these were made with, or --backup-old to "
+            "begin anew, or another --output-jsonl and --derived-dir"
+        )
 
 
 def _still_skipped(before: Record, after: Record) -> Record:
