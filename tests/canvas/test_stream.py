@@ -1,5 +1,6 @@
 """Tiles read in portions: the same canvas as all at once, each tile read once, and never more than was allowed."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -97,7 +98,6 @@ def test_tiles_of_files(tmp_path, kind):
     elif kind == "big-endian":
         stored = array.astype(">c8")
     else:
-        h5py = pytest.importorskip("h5py")
         with h5py.File(tmp_path / "t.h5", "w") as file:
             file["tiles"] = array
         with h5py.File(tmp_path / "t.h5") as file:
