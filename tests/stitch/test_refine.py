@@ -87,6 +87,18 @@ def test_lines_tell_one_direction_only(axis):
     torch.testing.assert_close(along, along.mean().expand(len(along)), atol=0.03, rtol=0)  # but for the common shift
 
 
+def test_strong_lines_among_other_things_are_not_moved_along_themselves():
+    """Their noise alone has more slope along them than the median tile asks for, but little beside their own steepest."""
+    y = np.mgrid[:150, :150][0]
+    image = torch.from_numpy(np.exp(1.5j * np.cos(2 * np.pi * y / 7))).to(torch.complex64)
+    image[:, :75] = make_object((150, 75), np.random.default_rng(3))
+    scan = scanned(0.5, image=image)
+    found = refine(noisy(scan.tiles[:, None], 0.25), scan.recorded)
+    along = found.shifts[scan.positions[:, 0] > 80, 0]
+    assert len(along) == 12
+    assert float((along - along.median()).abs().max()) < 0.05
+
+
 def test_empty_tiles_are_left():
     image = torch.ones(150, 150, dtype=torch.complex64)
     image[:, :75] = make_object((150, 75), np.random.default_rng(3))
