@@ -88,7 +88,7 @@ def test_lines_tell_one_direction_only(axis):
 
 
 def test_strong_lines_among_other_things_are_not_moved_along_themselves():
-    """Their noise alone has more slope along them than the median tile asks for, but little beside their own steepest."""
+    """Their noise has more slope along them than the median tile asks for, but little beside their own steepest."""
     y = np.mgrid[:150, :150][0]
     image = torch.from_numpy(np.exp(1.5j * np.cos(2 * np.pi * y / 7))).to(torch.complex64)
     image[:, :75] = make_object((150, 75), np.random.default_rng(3))
