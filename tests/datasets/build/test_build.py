@@ -406,7 +406,9 @@ def test_other_weights_are_another_set(settings, tmp_path):
 
 def test_the_pass_refuses_an_encoder_of_another_family(settings, tiny_dinov2):
     with pytest.raises(UsageError, match=r"--pass-filter dinov3 needs an encoder of the family dinov3.*dinov2"):
-        build(settings(encoder=str(tiny_dinov2)))
+        build(made := settings(encoder=str(tiny_dinov2)))
+    assert not made.manifest.exists()
+    assert not made.derived_dir.exists()
 
 
 def test_one_encoder_is_not_for_two_passes(settings):

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import get_args
 
-from patchatlas.datasets.build.passes import DEFAULT_ENCODERS, EncoderPass, FeaturePass, encoder_pass, latents_pass
+from patchatlas.datasets.build.passes import (
+    DEFAULT_ENCODERS,
+    EncoderPass,
+    FeaturePass,
+    encoder_pass,
+    latents_pass,
+    require_suited,
+)
 from patchatlas.datasets.build.settings import PassName, Settings
 from patchatlas.datasets.latents import LatentEncoder, load_vae
 from patchatlas.datasets.recipe import Recipe
@@ -18,7 +25,7 @@ def load_networks(settings: Settings) -> Networks:
     """What each pass needs, in the order of the passes.
 
     Raises:
-        UsageError: an encoder that is not named, or is meant for several passes.
+        UsageError: an encoder that is not named, is meant for several passes, or is none that the pass takes.
         WeightsError: a network that cannot be had.
     """
     with_encoder = [name for name in settings.passes if name in get_args(EncoderPass)]
@@ -61,4 +68,6 @@ def _load(settings: Settings, name: PassName) -> Encoder | LatentEncoder:
         raise UsageError(
             "--pass-filter encoder needs --encoder: a weights file or folder, a hub id or a catalogue name"
         )
-    return load_encoder(wanted, device=settings.device, dtype=settings.precision, layer=settings.layer)
+    encoder = load_encoder(wanted, device=settings.device, dtype=settings.precision, layer=settings.layer)
+    require_suited(encoder.spec, name)  # now, before a manifest is begun
+    return encoder

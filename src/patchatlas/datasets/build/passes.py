@@ -132,13 +132,7 @@ def encoder_pass(
         ShapeError: a bucket that is not whole latent tokens.
     """
     spec = encoder.spec
-    if name != "encoder" and spec.family != name:
-        raise UsageError(
-            f"--pass-filter {name} needs an encoder of the family {name}, {spec.name} is of {spec.family}; take "
-            f"--pass-filter {spec.family if spec.family in DEFAULT_ENCODERS else 'encoder'}, or another --encoder"
-        )
-    if spec.ndim != 2 or spec.channels != 3:
-        raise UsageError(f"{spec.name} takes {spec.ndim}-D inputs of {spec.channels} channels; pictures are 2-D with 3")
+    require_suited(spec, name)
     patch = (spec.patch[0], spec.patch[1])
     grids = {bucket: _grid(bucket, patch) for bucket in recipe.buckets}
     matches = _matches(recipe, patch, latent_stride, latent_patch)
@@ -180,6 +174,21 @@ def encoder_pass(
         device=encoder.device,
         forward=forward,
     )
+
+
+def require_suited(spec: EncoderSpec, name: EncoderPass) -> None:
+    """Refuse an encoder that a pass does not take.
+
+    Raises:
+        UsageError: an encoder of another family, or one that does not take colour pictures.
+    """
+    if name != "encoder" and spec.family != name:
+        raise UsageError(
+            f"--pass-filter {name} needs an encoder of the family {name}, {spec.name} is of {spec.family}; take "
+            f"--pass-filter {spec.family if spec.family in DEFAULT_ENCODERS else 'encoder'}, or another --encoder"
+        )
+    if spec.ndim != 2 or spec.channels != 3:
+        raise UsageError(f"{spec.name} takes {spec.ndim}-D inputs of {spec.channels} channels; pictures are 2-D with 3")
 
 
 def latents_pass(vae: LatentEncoder, recipe: Recipe) -> FeaturePass:
