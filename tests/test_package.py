@@ -10,14 +10,18 @@ from pathlib import Path
 import patchatlas
 
 EXTRAS = [
+    "av",
     "cv2",
     "diffusers",
     "h5py",
     "matplotlib",
     "numba",
     "ray",
+    "supervision",
     "timm",
     "torchvision",
+    "trackeval",
+    "trackers",
     "transformers",
     "webdataset",
     "zarr",
