@@ -21,7 +21,6 @@ weights, so no download is needed; `sift` is bundled:sift; `pixels` gives the pi
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import time
@@ -36,8 +35,7 @@ import patchatlas
 from patchatlas.dense import to_pixels
 from patchatlas.encoders.loading import load_encoder
 from patchatlas.encoders.protocol import Encoder, Tokens
-from patchatlas.encoders.vit import ViT, ViTConfig
-from patchatlas.encoders.vit_encoder import VitEncoder, build_network
+from patchatlas.encoders.vit import ViTConfig
 from patchatlas.geometry.area import LatentMatch, match_latents
 from patchatlas.geometry.buckets import Hw, cover, nearest_bucket, to_patches
 from patchatlas.geometry.frame import Frame
@@ -46,6 +44,7 @@ from patchatlas.io.images import read_image
 from patchatlas.spec import EncoderSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.random_vit import VITS16, random_vit
 from tools import debian_data
 
 PHOTOS = (
@@ -65,7 +64,7 @@ PENALTIES = tuple(10.0**power for power in range(-3, 6))
 
 ViTs = {
     "tiny": ViTConfig(family="dinov3", patch=(16, 16), dim=64, depth=2, heads=2, registers=4, ffn_hidden=256),
-    "vits16": ViTConfig(family="dinov3", patch=(16, 16), dim=384, depth=12, heads=6, registers=4, ffn_hidden=1536),
+    "vits16": VITS16,
     "vits14": ViTConfig(
         family="dinov2", patch=(14, 14), dim=384, depth=12, heads=6, registers=4, ffn_hidden=1536, table_grid=(37, 37)
     ),
@@ -75,45 +74,6 @@ ENCODERS = ("pixels", *ViTs, "sift")
 
 Make = Callable[[Encoder, Tensor, Tokens, LatentMatch], Tensor]
 """Pixels of a bucket and their tokens to one row of features for each latent token."""
-
-
-def random_vit(name: str) -> Encoder:
-    """A ViT whose weights keep the size of what goes through, so that every block and the registers take part."""
-    config, generator = ViTs[name], torch.Generator().manual_seed(0)
-    state = {}
-    for key, value in ViT(config).state_dict().items():
-        if "periods" in key or "norm" in key:
-            state[key] = value
-        elif "scale" in key:
-            state[key] = torch.full_like(value, 0.3)
-        elif "bias" in key:
-            state[key] = torch.zeros_like(value)
-        else:
-            fan_in = math.prod(value.shape[1:]) if value.ndim > 1 and "token" not in key else 1
-            state[key] = torch.randn(value.shape, generator=generator) / math.sqrt(fan_in)
-    if "positions" in state:
-        state["positions"] = 0.1 * torch.randn(state["positions"].shape, generator=generator)
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
-    network = build_network(state, config, mean=mean, std=std, device=torch.device("cpu"), dtype=torch.float32)
-    spec = EncoderSpec(
-        name=name,
-        family=config.family,
-        patch=config.patch,
-        dim=config.dim,
-        registers=config.registers,
-        has_cls=True,
-        channels=3,
-        mean=mean,
-        std=std,
-        layer=config.depth - 1,
-        depth=config.depth,
-        norm="final",
-        dtype="fp32",
-        licence="cc0-1.0",
-        weights_sha256="0" * 64,
-        source="random",
-    )
-    return VitEncoder(network, spec)
 
 
 class PixelEncoder:
@@ -147,7 +107,7 @@ def load(name: str) -> Encoder:
     """An encoder by the name that `--encoders` has for it."""
     if name == "pixels":
         return PixelEncoder()
-    return load_encoder("bundled:sift", device="cpu") if name == "sift" else random_vit(name)
+    return load_encoder("bundled:sift", device="cpu") if name == "sift" else random_vit(ViTs[name], name=name)
 
 
 def random_vae(folder: Path) -> Callable[[Tensor], Tensor]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from patchatlas.dense import activation_bytes, encode
+from patchatlas.dense import encode
 from patchatlas.encoders.fake import FakeEncoder, ramp
+from patchatlas.encoders.forward import activation_bytes
 from patchatlas.encoders.protocol import Tokens
 from patchatlas.errors import ResourceError, ShapeError
 from patchatlas.geometry.frame import Frame
@@ -99,10 +100,11 @@ def test_a_volume_is_encoded_in_three_axes():
 
 
 def test_the_budget_sets_the_batch():
-    one = activation_bytes((4, 4), fake.spec)
-    encoder = Counting()
-    encode(ramp((128, 128)), encoder, windows=64, max_memory=3 * one)
-    assert encoder.batches == [3, 3, 3]
+    one, three = (activation_bytes((4, 4), fake.spec, inputs=n) for n in (1, 3))
+    for budget, batches in [(three, [3, 3, 3]), (three - 1, [2, 2, 2, 2, 1]), (one, [1] * 9)]:
+        encoder = Counting()
+        encode(ramp((128, 128)), encoder, windows=64, max_memory=budget)
+        assert encoder.batches == batches
     with pytest.raises(ResourceError, match="the budget is"):
         encode(ramp((128, 128)), encoder, windows=64, max_memory=one - 1)
     with pytest.raises(ResourceError, match="use \\(smaller\\) windows"):
@@ -126,7 +128,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(caplog):
         ({"size": 100}, "image size 100 is not a multiple"),
         ({"size": 96, "windows": 40}, "windows of 40 px are not a multiple of the patch 16; take 32"),
         ({"size": 96, "windows": 32, "overlap": 1.0}, "overlap 1.0"),
-        ({"size": 96, "windows": 32, "window_batch": 0}, "window_batch 0"),
+        ({"size": 96, "windows": 32, "window_batch": 0}, "a batch of 0 inputs"),
         ({"size": 96, "frame": Frame.whole((100, 64))}, "either size or frame"),
     ],
 )

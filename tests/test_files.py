@@ -80,6 +80,45 @@ def test_a_failure_to_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monk
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
 
 
+def write_through_a_name(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        assert temporary.suffix == path.suffix
+        temporary.write_bytes(content)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are those of POSIX")
+@pytest.mark.parametrize("write", [write_bytes, write_through_a_name])
+class TestOldFiles:
+    @pytest.mark.parametrize("mode", [0o400, 0o640, 0o666])
+    def test_hand_on_their_permissions(self, tmp_path, write, mode):
+        path = tmp_path / "a.bin"
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        write(path, b"new")
+        assert path.read_bytes() == b"new"
+        assert path.stat().st_mode & 0o7777 == mode
+
+    def test_stay_links_and_what_they_point_to_is_replaced(self, tmp_path, write):
+        (tmp_path / "store").mkdir()
+        stored, between, link = tmp_path / "store" / "b", tmp_path / "between", tmp_path / "a.bin"
+        stored.write_bytes(b"old")
+        stored.chmod(0o600)
+        between.symlink_to("store/b")
+        link.symlink_to(between)
+        write(link, b"new")
+        assert link.is_symlink()
+        assert between.is_symlink()
+        assert stored.read_bytes() == b"new"
+        assert stored.stat().st_mode & 0o777 == 0o600
+        assert [path.name for path in stored.parent.iterdir()] == ["b"]
+
+    def test_that_a_link_misses_are_made(self, tmp_path, write):
+        (tmp_path / "a.bin").symlink_to("b.bin")
+        write(tmp_path / "a.bin", b"new")
+        assert (tmp_path / "a.bin").is_symlink()
+        assert (tmp_path / "b.bin").read_bytes() == b"new"
+
+
 def test_a_file_in_the_working_folder_has_no_folder_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_bytes("a.bin", b"new")

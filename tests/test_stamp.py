@@ -12,6 +12,7 @@ OTHER = {
     "family": "x", "patch": (8, 8), "dim": 9, "mean": (0.1,) * 3, "std": (0.2,) * 3, "layer": 7, "norm": "final",
     "dtype": "bf16", "weights_sha256": "0", "registers": 9, "has_cls": False, "channels": 1, "depth": 9,
     "config_sha256": "x", "name": "x", "source": "x", "licence": "x",
+    "layers": (3, 7), "debias": 5,
 }  # fmt: skip
 # Names change no number; counts of registers, channels and blocks are fixed by the weights that the hash names.
 NEUTRAL = {"name", "source", "licence", "registers", "has_cls", "channels", "depth"}

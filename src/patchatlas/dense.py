@@ -3,30 +3,33 @@
 Axes: c channels, size = (h, w) or (z, h, w), b windows of a batch, n patches, d features.
 """
 
-import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.arrays import ImageU8, Pixels
 from patchatlas.canvas.canvas import Canvas
 from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.windows import hann
-from patchatlas.encoders.protocol import Encoder, Tokens
-from patchatlas.errors import ResourceError, ShapeError
+from patchatlas.encoders.forward import affordable, forward
+from patchatlas.encoders.protocol import Encoder
+from patchatlas.errors import ShapeError
 from patchatlas.features import FeatureMap
 from patchatlas.geometry.buckets import fit
-from patchatlas.geometry.frame import Frame
+from patchatlas.geometry.frame import Frame, Size
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.geometry.rounding import ceil_to_multiple, round_half_up
 from patchatlas.geometry.sampling import Fill, resample
 from patchatlas.geometry.windows import Window, cover_with_windows
 from patchatlas.spec import EncoderSpec
 from patchatlas.stamp import Stamp
-
-log = logging.getLogger(__name__)
 
 RESAMPLE_RULE = "triangle-antialias-float32"
 
@@ -54,6 +57,7 @@ def encode(
     windows: int | None = None,
     overlap: float = 0.5,
     window_batch: int | None = None,
+    global_view: bool = False,
     max_memory: int | None = None,
     fill: Fill = "edge",
 ) -> FeatureMap:
@@ -69,12 +73,16 @@ def encode(
         overlap: least part of a window that it shares with its neighbour, 0 <= overlap < 1.
         window_batch: windows a forward; without it as many as `max_memory` allows, at most 8. It never changes the
             result beyond float rounding.
+        global_view: with several windows, set tokens that saw the whole frame beside those of the windows, since a
+            window knows nothing of what lies around it (as section D.9 of the DINOv3 paper, arXiv 2508.10104, does).
+            The frame is encoded once more with its long side scaled to that of a window, its unit tokens are read at
+            the patch centres, and both halves count alike: each is scaled to a length of 1 / sqrt(2).
         max_memory: bytes that the activations of a forward may take.
         fill: what padding shows, see `resample`.
 
     Returns:
         The map; tokens are float32. A map made of several windows has neither CLS nor registers, since none of them saw
-        the whole picture.
+        the whole picture. With a global view its tokens are twice as long, and its spec and stamp say so.
 
     Raises:
         ShapeError: a side, window or image size that is not a multiple of the patch, or axes that do not fit.
@@ -91,83 +99,71 @@ def encode(
     source_size = tuple(pixels.shape[1:])
     if size is not None:
         frame = fit(source_size, long_side=size, patch=spec.patch)
-    frame = frame or Frame.whole(source_size)
-    grid = PatchGrid.on(frame, spec.patch)
-    drawn = resample(pixels.to(encoder.device), frame, fill=fill)
-
-    if windows is not None and windows < 1:
-        raise ShapeError(f"windows of {windows} px are empty; leave windows out to encode the picture at once")
-    cells = tuple(_cells(windows, spec.patch)) if windows else grid.shape
-    shared = tuple(min(c - 1, math.ceil(c * overlap)) for c in cells) if windows else (0,) * grid.frame.ndim
-    if windows and not 0 <= overlap < 1:
-        raise ShapeError(f"overlap {overlap} is not in 0 <= overlap < 1")
-    plan = cover_with_windows(grid.shape, window=cells, overlap=shared)
-    # One window is one forward over everything, however large the windows might have been.
-    window_rule = (windows or 0, float(overlap)) if len(plan) > 1 else (0, 0.0)
-    stamp = Stamp.of(spec, resample=RESAMPLE_RULE, fill=fill, window=window_rule[0], overlap=window_rule[1])
-    wanted = min(8, len(plan)) if window_batch is None else window_batch
-    batch = _affordable(plan[0], spec, max_memory, wanted)
-    if len(plan) == 1:
-        tokens = _forward(encoder, drawn[None])
+    grid = PatchGrid.on(frame or Frame.whole(source_size), spec.patch)
+    plan = _plan(grid, windows, overlap)
+    batch = affordable(plan[0].size, spec, inputs=len(plan), batch=window_batch, budget=max_memory)
+    pixels = pixels.to(encoder.device)
+    drawn = resample(pixels, grid.frame, fill=fill)
+    if windows is None or len(plan) == 1:  # one forward over everything, however large the windows might have been
+        tokens = forward(encoder, drawn[None])
         cls = None if tokens.cls is None else tokens.cls[0].float()
         registers = None if tokens.registers is None else tokens.registers[0].float()
+        stamp = Stamp.of(spec, resample=RESAMPLE_RULE, fill=fill, window=0, overlap=0.0)
         return FeatureMap(tokens.patches[0].float(), grid, spec, stamp, cls, registers)
 
-    place = CanvasPlan((0,) * len(grid.shape), grid.shape)
+    merged = _merged(encoder, drawn, plan, grid.shape, batch)
+    recipe = {"resample": RESAMPLE_RULE, "fill": fill, "window": windows, "overlap": float(overlap)}
+    if not global_view:
+        return FeatureMap(merged, grid, spec, Stamp.of(spec, **recipe))
+    # Never larger than a window, so the budget holds it too.
+    whole = encode(pixels, encoder, frame=_shrunk(grid, windows), fill=fill)
+    around = replace(whole, tokens=F.normalize(whole.tokens, dim=1)).at(grid.centres()).vectors
+    halves = torch.cat([F.normalize(merged, dim=1), F.normalize(around, dim=1)], dim=1) / math.sqrt(2)
+    spec = replace(spec, dim=2 * spec.dim)
+    return FeatureMap(halves, grid, spec, Stamp.of(spec, **recipe, global_view=windows))
+
+
+def _plan(grid: PatchGrid, windows: int | None, overlap: float) -> tuple[Window, ...]:
+    """Windows over the cells of a grid; a single one where none were asked for."""
+    if windows is None:
+        return cover_with_windows(grid.shape, window=grid.shape, overlap=(0,) * grid.frame.ndim)
+    if windows < 1:
+        raise ShapeError(f"windows of {windows} px are empty; leave windows out to encode the picture at once")
+    if not 0 <= overlap < 1:
+        raise ShapeError(f"overlap {overlap} is not in 0 <= overlap < 1")
+    cells = _cells(windows, grid.patch)
+    return cover_with_windows(grid.shape, window=cells, overlap=[min(c - 1, math.ceil(c * overlap)) for c in cells])
+
+
+def _merged(
+    encoder: Encoder, drawn: Float[Tensor, "c *size"], plan: Sequence[Window], shape: Size, batch: int
+) -> Float[Tensor, "n d"]:
+    """Tokens of all windows, where they overlap the mean weighted by how near the middle of its window each is."""
+    spec = encoder.spec
     # Always torch, so that the bits of a map do not depend on whether numba is installed.
-    canvas = Canvas(place, channels=spec.dim, dtype=torch.float32, device=encoder.device, backend="torch")
-    window = hann(plan[0].size, device=encoder.device)
+    canvas = Canvas(
+        CanvasPlan((0,) * len(shape), shape),
+        channels=spec.dim,
+        dtype=torch.float32,
+        device=encoder.device,
+        backend="torch",
+    )
+    weights = hann(plan[0].size, device=encoder.device)
     for first in range(0, len(plan), batch):
         part = plan[first : first + batch]
-        tokens = _forward(encoder, torch.stack([drawn[:, *_in_pixels(w, spec).slices] for w in part]))
+        tokens = forward(encoder, torch.stack([drawn[:, *_in_pixels(w, spec).slices] for w in part]))
         tiles = tokens.patches.unflatten(1, plan[0].size).movedim(-1, 1)
         corners = torch.tensor([w.start[::-1] for w in part], dtype=torch.float64)
-        canvas.add(tiles, corners, window=window)
-    return FeatureMap(canvas.value().movedim(0, -1).reshape(-1, spec.dim), grid, spec, stamp)
+        canvas.add(tiles, corners, window=weights)
+    return canvas.value().movedim(0, -1).reshape(-1, spec.dim)
 
 
-def activation_bytes(cells: Sequence[int], spec: EncoderSpec) -> int:
-    """An upper estimate of what one forward over `cells` patches holds at its peak, in bytes.
-
-    Per token and feature a transformer block holds the residual, the normed copy, q, k, v, the attention output and the
-    hidden layer (4 wide, 2 copies): 14 numbers of 4 bytes. The input pixels and their unfolded patches come on top.
-    """
-    patches, volume = 1, spec.channels
-    for n, p in zip(cells, spec.patch, strict=True):
-        patches *= n
-        volume *= n * p
-    return (patches + 1 + spec.registers) * spec.dim * 14 * 4 + 2 * volume * 4
-
-
-def _affordable(window: Window, spec: EncoderSpec, budget: int | None, wanted: int) -> int:
-    if wanted < 1:
-        raise ShapeError(f"window_batch {wanted} is not positive")
-    one = activation_bytes(window.size, spec)
-    if budget is None:
-        return wanted
-    if one > budget:
-        raise ResourceError(
-            f"encoding {tuple(n * p for n, p in zip(window.size, spec.patch, strict=True))} pixels at once takes about "
-            f"{one / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; use (smaller) windows, a smaller size or a "
-            "larger budget"
-        )
-    return min(wanted, budget // one)
-
-
-def _forward(encoder: Encoder, pixels: Tensor) -> Tokens:
-    """Encode a batch; where the accelerator has not the memory, halve the batch and say so."""
-    try:
-        return encoder(pixels)
-    except torch.OutOfMemoryError as error:
-        if len(pixels) == 1:
-            raise ResourceError(
-                f"{encoder.device} ran out of memory on one input of {tuple(pixels.shape[1:])}; use windows or a "
-                "smaller size"
-            ) from error
-    half = len(pixels) // 2
-    log.warning("%s ran out of memory on %d windows; trying %d at a time", encoder.device, len(pixels), half)
-    parts = [_forward(encoder, part) for part in pixels.split(half)]
-    return Tokens(torch.cat([p.patches for p in parts]))
+def _shrunk(grid: PatchGrid, long_side: int) -> Frame:
+    """The frame of a grid with another long side; aspect kept as in `fit`, padded to whole patches."""
+    long = max(grid.frame.size)
+    scaled = [max(1, round_half_up(Fraction(n * long_side, long))) for n in grid.frame.size]
+    after = [ceil_to_multiple(n, p) - n for n, p in zip(scaled, grid.patch, strict=True)]
+    return grid.frame.resize(scaled).pad((0,) * len(scaled), after)
 
 
 def _cells(window: int, patch: Sequence[int]) -> list[int]:

@@ -5,6 +5,7 @@ Axes: n patches (row-major over the grid), d features, r registers, k queries, p
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,15 @@ class FeatureMap:
             StampError: the query was made in another way; the message names what differs.
         """
         self.stamp.require(query.stamp)
-        unit = F.normalize(self.tokens.float(), dim=1)
-        asked = F.normalize(query.vectors.to(unit), dim=1)
-        return (asked @ unit.T).reshape(-1, *self.grid.shape)
+        tokens = self.tokens.float()
+        asked = F.normalize(query.vectors.to(tokens), dim=1)
+        return ((asked @ tokens.T) / self._lengths).reshape(-1, *self.grid.shape)
+
+    @cached_property
+    def _lengths(self) -> Tensor:
+        """Of the tokens; kept, since a map may be asked many times."""
+        lengths: Tensor = torch.linalg.vector_norm(self.tokens.float(), dim=1)
+        return lengths.clamp(min=1e-12)
 
     def pca(self, k: int = 3) -> "Pca":
         """Principal components of these tokens; see `fit_pca` for a basis shared by several maps."""

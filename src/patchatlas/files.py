@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +17,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success sync it, rename it onto `path` and sync the folder; on error
     remove it.
 
+    A file that is replaced hands on its permissions. A link stays: what it points to is replaced.
+
     Raises:
         InputError: the folder of `path` does not exist.
     """
-    path = Path(path)
+    suffix = Path(path).suffix  # of the name given: some libraries go by it
+    path = Path(_followed(path))
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{suffix}")
     try:
         yield temporary
         with temporary.open("rb") as handle:
+            _hand_on_mode(path, temporary)
             os.fsync(handle.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
@@ -91,6 +96,7 @@ def write_bytes(path: str | Path, content: bytes, *, sync_name: bool = True) -> 
     Raises:
         InputError: the folder of `path` does not exist.
     """
+    path = _followed(path)
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.part{os.path.splitext(name)[1]}")
     try:
@@ -102,6 +108,7 @@ def write_bytes(path: str | Path, content: bytes, *, sync_name: bool = True) -> 
             rest = memoryview(content)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
+            _hand_on_mode(path, temporary)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -133,6 +140,21 @@ def sort_safetensors_metadata(path: str | Path) -> None:
         assert len(content) <= length, "the same keys and values take the same room"
         handle.seek(8)
         handle.write(content.ljust(length))
+
+
+def _followed(path: str | Path) -> str:
+    """The name that is written to: that which a link points to, however far, else `path` itself."""
+    return os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+
+
+def _hand_on_mode(former: str | Path, temporary: str | Path) -> None:
+    """Give a file the permissions of the one that it will replace, if there is one."""
+    try:
+        found = os.stat(former)
+    except OSError:
+        return
+    if stat.S_ISREG(found.st_mode) and found.st_mode != os.stat(temporary).st_mode:  # some disks know one mode only
+        os.chmod(temporary, stat.S_IMODE(found.st_mode))
 
 
 def _sync_tree(folder: Path) -> None:

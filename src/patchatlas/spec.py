@@ -26,6 +26,8 @@ class EncoderSpec:
         weights_sha256: hash of the weights; two encoders with one hash hold the same numbers.
         config_sha256: hash of the facts of the network that its weights do not tell (heads, epsilons, positions); empty
             where there are none.
+        layers: the blocks whose tokens stand side by side in one, counted from 0; empty where `layer` alone is read.
+        debias: directions of position that were taken out of the tokens; 0 where none were.
         source: where the weights came from: a path's last part, a hub id or `bundled`.
     """
 
@@ -46,6 +48,8 @@ class EncoderSpec:
     weights_sha256: str
     source: str
     config_sha256: str = ""
+    layers: tuple[int, ...] = ()
+    debias: int = 0
 
     @property
     def ndim(self) -> int:

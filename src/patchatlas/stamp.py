@@ -25,7 +25,8 @@ class Stamp:
     def of(cls, spec: EncoderSpec, **recipe: StampValue) -> "Stamp":
         """Stamp of features that `spec` made under `recipe` (resample rule, fill, ...).
 
-        Name and source of the encoder stay out: the same weights under another name give the same numbers.
+        Name and source of the encoder stay out: the same weights under another name give the same numbers. `layers` and
+        `debias` are facts only where they are in use, so features made without them keep the stamps that they have.
         """
         facts: dict[str, StampValue] = {
             "family": spec.family,
@@ -38,6 +39,8 @@ class Stamp:
             "dtype": spec.dtype,
             "weights_sha256": spec.weights_sha256,
             "config_sha256": spec.config_sha256,
+            **({"layers": spec.layers} if spec.layers else {}),
+            **({"debias": spec.debias} if spec.debias else {}),
             **recipe,
         }
         return Stamp(tuple(sorted(facts.items())))

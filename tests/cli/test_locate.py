@@ -146,6 +146,60 @@ def test_several_sources_vote_and_the_wrong_one_is_named(folder: Path, capsys: p
     assert line.endswith("left out")
 
 
+def test_a_turned_source_is_found_with_tta(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Image.open("source.png") as picture:
+        picture.transpose(Image.Transpose.ROTATE_90).save("turned.png")  # (x, y) to (y, 96 - x)
+    write_marks("turned.png", [mark(UUID, 40, 96 - 1 - 50)])
+    asked = ["locate", "out.jpg", "target.png", UUID, "turned.png", *SIFT, "--json", "out.json"]
+    assert main([*asked, "--tta", "flip,rot90"]) == 0
+    stored = json.loads((folder / "out.json").read_text())
+    assert stored["turn"] == stored["views"][0]["turn"] == "rot90"
+    assert stored["recipe"]["turns"] == ["flip", "rot90"]
+    assert stored["target_xy"] == pytest.approx([53.5, 38.5], abs=1.0)
+    assert "turned.png matches best turned: rot90" in capsys.readouterr().out
+    assert main(asked) == 0
+    stored = json.loads((folder / "out.json").read_text())
+    assert (stored["turn"], stored["recipe"]["turns"]) == ("upright", [])
+    assert stored["target_xy"] != pytest.approx([53.5, 38.5], abs=4.0)
+
+
+def test_a_mask_beside_the_target_keeps_answers_out(folder: Path) -> None:
+    """The right place lies outside the mask, so the answer is another one; --no-masks finds it again."""
+    mask = np.full((72, 96), 255, np.uint8)
+    mask[20:56, 36:70] = 0
+    Image.fromarray(mask).save("target.png.mask.png")
+    asked = ["locate", "out.jpg", "target.png", UUID, "source.png", *SIFT, "--json", "out.json"]
+    assert main(asked) == 0
+    x, y = json.loads((folder / "out.json").read_text())["target_xy"]
+    assert mask[int(y), int(x)] or not (40 < x < 66 and 24 < y < 52)
+    assert main([*asked, "--no-masks"]) == 0
+    assert json.loads((folder / "out.json").read_text())["target_xy"] == pytest.approx([53.5, 38.5], abs=1.0)
+
+
+def test_options_reach_the_search(folder: Path) -> None:
+    """Each changes the numbers (or, for memory, nothing) and is written down."""
+    asked = ["locate", "out.jpg", "target.png", UUID, "source.png", *SIFT, "--json", "out.json"]
+    stored = {}
+    for options in (
+        "",
+        "--windows 48",
+        "--windows 48 --no-global-view",
+        "--peak soft-argmax",
+        "--max-memory 2GB",
+        "--zoom 2",
+    ):
+        assert main([*asked, *options.split()]) == 0
+        stored[options] = json.loads((folder / "out.json").read_text())
+        assert stored[options]["target_xy"] == pytest.approx([53.5, 38.5], abs=2.0)
+    places = {options: tuple(one["target_xy"]) for options, one in stored.items()}
+    assert len(set(places.values())) == 5
+    assert places[""] == places["--max-memory 2GB"]
+    assert stored["--max-memory 2GB"]["recipe"]["max_memory"] == 2_000_000_000
+    assert stored["--peak soft-argmax"]["recipe"]["peak"] == "soft-argmax"
+    assert stored["--windows 48"]["encoder"]["dim"] == 2 * stored[""]["encoder"]["dim"]
+    assert stored["--windows 48 --no-global-view"]["recipe"]["global_view"] is False
+
+
 def test_the_largest_picture_is_an_option(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = 72 * 96
     asked = ["locate", "out.jpg", "target.png", UUID, "source.png", *SIFT]
@@ -248,7 +302,49 @@ BAD: dict[str, tuple[Callable[[], None], tuple[str, ...], list[str], int, str]] 
     "json is the target's marks": (nothing, GOOD, [*SIFT, "--json", "target.png.json"], 2, "would overwrite"),
     "json is other marks": (nothing, GOOD, [*SIFT, "--json", "source.png.automark.json"], 2, "would overwrite"),
     "json is the source's marks": (nothing, GOOD, [*SIFT, "--json", "source.png.json"], 2, "would overwrite"),
+    "json is the marks of any picture": (
+        lambda: Path("out.jpg").touch(),
+        GOOD,
+        [*SIFT, "--json", "out.jpg.json"],
+        2,
+        "would overwrite the marks or the mask of out.jpg",
+    ),
+    "json is a link to marks": (
+        lambda: Path("link.json").symlink_to("source.png.json"),
+        GOOD,
+        [*SIFT, "--json", "link.json"],
+        2,
+        "would overwrite",
+    ),
     "json is the output": (nothing, GOOD, [*SIFT, "--json", "out.jpg"], 2, "two different names"),
+    "output is the target's mask": (nothing, ("target.png.mask.png", *GOOD[1:]), AT, 2, "would overwrite"),
+    "mask of another size": (
+        lambda: Image.new("L", (9, 9), 255).save("source.png.mask.png"),
+        GOOD,
+        AT,
+        4,
+        "source.png.mask.png has 9 x 9 pixels",
+    ),
+    "mask of nothing": (
+        lambda: Image.new("L", (96, 72), 0).save("target.png.mask.png"),
+        GOOD,
+        AT,
+        4,
+        "no patch",
+    ),
+    "windows as large as the picture": (nothing, GOOD, [*AT, "--windows", "96"], 2, "windows of 96 px see all"),
+    "windows no multiple": (nothing, GOOD, [*AT, "--windows", "50"], 4, "50 px are not a multiple of the patch 8"),
+    "global view of nothing": (nothing, GOOD, [*AT, "--no-global-view"], 2, "give windows too"),
+    "memory of words": (nothing, GOOD, [*AT, "--max-memory", "much"], 2, "--max-memory 'much' is no size"),
+    "memory too small": (nothing, GOOD, [*AT, "--max-memory", "1kB"], 6, "use (smaller) windows"),
+    "layers of words": (nothing, GOOD, [*AT, "--layers", "a"], 2, "--layers 'a' are no blocks"),
+    "layers of sift": (nothing, GOOD, [*AT, "--layers", "3"], 2, "bundled:sift is none: leave layers out"),
+    "layers and debias": (nothing, GOOD, [*AT, "--layers", "3", "--debias", "2"], 2, "leave out one of the two"),
+    "debias everything": (nothing, GOOD, [*AT, "--debias", "384"], 2, "take 1 to 383"),
+    "a turn of 45": (nothing, GOOD, [*AT, "--tta", "rot45"], 2, "--tta 'rot45' is not known"),
+    "jitter no part": (nothing, GOOD, [*AT, "--jitter", "3"], 2, "take one of 1, 2, 4"),
+    "zoom below 1": (nothing, GOOD, [*AT, "--zoom", "0.5"], 2, "zoom 0.5 does not magnify"),
+    "candidates of nothing": (nothing, GOOD, [*AT, "--candidates", "2"], 2, "give jitter or zoom too"),
     "two encoders": (nothing, GOOD, [*AT, "--dino-size", "small"], 2, "not both"),
     "no weights": (nothing, GOOD, ["--json", "out.json"], 5, "dinov3-vitb16"),
     "no weights, small": (nothing, GOOD, ["--dino-size", "small"], 5, "dinov3-vits16"),

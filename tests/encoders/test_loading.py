@@ -95,6 +95,18 @@ def huggingface_sharded(folder, name):
     return folder
 
 
+def huggingface_sharded_pickled(folder, name):
+    write_json(folder / "config.json", **huggingface_config(name))
+    state = to_huggingface(reference(name).weights)
+    keys = sorted(state)
+    shards = {"pytorch_model-00001-of-00002.bin": keys[::2], "pytorch_model-00002-of-00002.bin": keys[1::2]}
+    for file, part in shards.items():
+        torch.save({key: state[key].clone() for key in part}, folder / file)
+    weight_map = {key: file for file, part in shards.items() for key in part}
+    write_json(folder / "pytorch_model.bin.index.json", metadata={}, weight_map=weight_map)
+    return folder
+
+
 def timm_folder(folder, name):
     write_json(
         folder / "config.json",
@@ -115,7 +127,7 @@ def our_file(folder, name):
 
 LAYOUTS = [
     meta_pth, meta_teacher, meta_safetensors, huggingface_folder, huggingface_file, huggingface_pickled,
-    huggingface_sharded, timm_folder, our_file,
+    huggingface_sharded, huggingface_sharded_pickled, timm_folder, our_file,
 ]  # fmt: skip
 
 

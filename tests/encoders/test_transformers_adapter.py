@@ -82,6 +82,30 @@ class TestVJepa2:
         assert rows[0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
         assert columns[0, 0].tolist() == [0, 1] * 7
 
+    @pytest.mark.parametrize("frames", [2, 4, 6])
+    def test_clips_of_several_tubelets(self, vjepa2_folder, frames):
+        pixels = noise(2, frames, 3, 64, 64)
+        got = load(vjepa2_folder, device=CPU, dtype="fp32").clips(pixels)
+        with torch.no_grad():
+            want = tiny.vjepa2()((pixels - MEAN) / STD, skip_predictor=True).last_hidden_state
+        assert got.shape == (2, frames // 2 * 16, 36)
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=0)
+
+    def test_clips_of_another_shape_see_true_places(self, vjepa2_folder):
+        attention = load(vjepa2_folder, device=CPU, dtype="fp32").network.layer[0].attention
+        tubelets, rows, columns = attention.get_position_ids(torch.empty(1, 12, 36), position_ids(2, 3, steps=2))
+        assert tubelets[0, 0].tolist() == [0] * 6 + [1] * 6
+        assert rows[0, 0].tolist() == [0, 0, 0, 1, 1, 1] * 2
+        assert columns[0, 0].tolist() == [0, 1, 2] * 4
+
+    def test_clips_that_fill_no_tubelet_are_refused(self, vjepa2_folder):
+        encoder = load(vjepa2_folder, device=CPU, dtype="fp32")
+        for frames in (0, 3):
+            with pytest.raises(ShapeError, match=f"a clip of {frames} frames does not fill tubelets of 2"):
+                encoder.clips(noise(1, frames, 3, 32, 32))
+        with pytest.raises(ShapeError, match="not multiples of the patch"):
+            encoder.clips(noise(1, 2, 3, 32, 40))
+
     def test_too_many_patches_a_side_are_refused(self):
         assert position_ids(1, ROW_STEP).max() == ROW_STEP - 1
         with pytest.raises(ShapeError, match="4096 patches a side, given 1 x 4097"):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from patchatlas.io.landmarks import (
     marks_path,
     mel_point,
     read_marks,
+    with_marks,
     write_marks,
 )
 
@@ -191,6 +193,37 @@ def test_whatever_is_written_reads_back_equal(tmp_path_factory, marks):
     assert exact([record(m) for m in read_marks(image)]) == exact([record(m) for m in marks])
 
 
+def test_marks_are_added_at_the_end_as_the_reference_would_write_them(tmp_path):
+    path = ROTOMAP / "image2.jpg.json"
+    content = path.read_bytes()
+    added = with_marks(content, [mark("new", 3, 4, canonical=False, confidence=0.5)], path)
+    former = json.loads(content)
+    assert json.loads(added) == [
+        *former,
+        {"uuid": "new", "x": 3, "y": 4, "is_uuid_canonical": False, "confidence": 0.5},
+    ]
+    assert added.startswith(content.removesuffix(b"\n]\n"))
+    assert with_marks(content, [], path) == content
+    write_marks(tmp_path / "photo.jpg.json", [mark("new")])
+    assert with_marks(None, [mark("new")], path) == (tmp_path / "photo.jpg.json").read_bytes()
+    assert with_marks(b"{}", [mark("new")], path) == with_marks(None, [mark("new")], path)
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_adding_marks_changes_no_value_of_those_there_are(name):
+    """Not even those that are read as something else: 10.9 as 10, "12" as 12, true as 1."""
+    content = (MEL / name).read_bytes()
+    former = json.loads(content)
+    added = json.loads(with_marks(content, [mark("new")], Path(name)))
+    assert exact(added) == exact([*(former or []), record(mark("new"))])
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_nothing_is_added_to_what_the_reference_refuses(name):
+    with pytest.raises((FormatError, LandmarkError)):
+        with_marks((MEL / name).read_bytes(), [mark("new")], Path(name))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [{1, 2}]])
 def test_writer_refuses_what_json_cannot_hold_and_keeps_the_old_file(value, tmp_path):
     path = tmp_path / "m.json"
@@ -221,6 +254,14 @@ def test_a_mark_file_that_is_a_folder_is_refused(tmp_path):
     (tmp_path / "p.jpg").write_bytes(b"")
     (tmp_path / "p.jpg.json").mkdir()
     with pytest.raises(InputError, match="cannot open the mark file"):
+        read_marks(tmp_path / "p.jpg")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_mark_file_that_is_a_pipe_is_refused_at_once(tmp_path):
+    (tmp_path / "p.jpg").write_bytes(b"")
+    os.mkfifo(tmp_path / "p.jpg.json")
+    with pytest.raises(InputError, match="a pipe or device"):
         read_marks(tmp_path / "p.jpg")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -26,10 +26,12 @@ from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.grid import PatchGrid
 from patchatlas.geometry.sampling import resample
 from patchatlas.io.images import read_image
-from patchatlas.locate.pair import centred_frame, locate_pair
+from patchatlas.io.masks import Mask
+from patchatlas.locate.pair import centred_frame, locate_pair, locate_pairs
+from patchatlas.locate.recipe import Recipe
 from patchatlas.locate.result import Finding
 from patchatlas.locate.search import RADIUS, locate_points
-from patchatlas.matching.verdict import Limits
+from patchatlas.matching.confidence import calibration_for
 from patchatlas.spec import EncoderSpec
 
 
@@ -70,7 +72,7 @@ def test_a_copy_is_found_exactly_where_it_went() -> None:
     source = cut(scene, 0, 0, columns=128, rows=96)
     target = cut(scene, 31, 17, columns=128, rows=96)
     mark = (31 + 44.0, 17 + 28.0)  # target (44, 28): the centre of cell (3, 5) of patches of 8
-    finding = locate_pair(source, target, mark, PixelEncoder(), uuid="m", image_size=128)
+    finding = locate_pair(source, target, mark, PixelEncoder(), uuid="m", recipe=Recipe(image_size=128))
     assert finding.target_xy == pytest.approx((44, 28), abs=0.8)  # neighbours differ by chance and pull a tenth of 8 px
     assert finding.similarity == pytest.approx(1, abs=1e-5)
     assert finding.similarity_map[3, 5] == finding.similarity
@@ -85,7 +87,9 @@ def test_answers_are_in_pixels_of_the_target_as_it_is() -> None:
     scene = texture(80, 160, blob=5)
     large = resample(torch.from_numpy(scene).permute(2, 0, 1) / 255, Frame.whole((80, 160)).resize((160, 320)))
     target = (large * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    finding = locate_pair(scene, target, (100.5, 20.5), sift.load(device=torch.device("cpu")), uuid="m", image_size=320)
+    finding = locate_pair(
+        scene, target, (100.5, 20.5), sift.load(device=torch.device("cpu")), uuid="m", recipe=Recipe(image_size=320)
+    )
     assert finding.target_xy == pytest.approx((201, 41), abs=3.0)
     assert finding.state == "found"
 
@@ -97,7 +101,7 @@ def test_places_are_finer_than_a_patch() -> None:
     errors = []
     for dx, dy in [(3, 0), (-2, 5), (1, -3), (0, 4), (6, 2), (-5, -7), (4, 4), (2, 7)]:
         target = cut(scene, 10 - dx, 10 - dy, columns=200, rows=200)
-        finding = locate_pair(source, target, (100.5, 92.5), encoder, uuid="m", image_size=200)
+        finding = locate_pair(source, target, (100.5, 92.5), encoder, uuid="m", recipe=Recipe(image_size=200))
         errors.append(math.dist(finding.target_xy, (100.5 + dx, 92.5 + dy)))
     assert np.mean(errors) < 0.2 * 8
 
@@ -105,7 +109,7 @@ def test_places_are_finer_than_a_patch() -> None:
 def test_one_forward_for_each_picture() -> None:
     encoder = PixelEncoder()
     picture = texture(64, 64)
-    locate_pair(picture, picture, (20.5, 30.5), encoder, uuid="m", image_size=64)
+    locate_pair(picture, picture, (20.5, 30.5), encoder, uuid="m", recipe=Recipe(image_size=64))
     assert encoder.forwards == 2
 
 
@@ -115,7 +119,7 @@ def test_padding_is_never_the_answer() -> None:
     source[:, 30:38] = source[20:21, 30:38]  # stripes along y about the mark: every row alike
     target = texture(35, 64, seed=1)
     target[32:, 24:32] = source[20, 30:38]
-    finding = locate_pair(source, target, (34.0, 30.0), PixelEncoder(), uuid="m", image_size=64)
+    finding = locate_pair(source, target, (34.0, 30.0), PixelEncoder(), uuid="m", recipe=Recipe(image_size=64))
     assert finding.similarity_map[4, 3] > 0.99
     assert not finding.scored[4].any()
     assert finding.scored[:4].all()
@@ -129,14 +133,14 @@ def test_an_answer_on_the_very_edge_is_a_pixel_of_the_target() -> None:
     source[:, 30:38] = source[20:21, 30:38]
     target = texture(36, 64, seed=1)
     target[32:, 24:32] = source[20, 30:38]
-    finding = locate_pair(source, target, (34.0, 30.0), PixelEncoder(), uuid="m", image_size=64)
+    finding = locate_pair(source, target, (34.0, 30.0), PixelEncoder(), uuid="m", recipe=Recipe(image_size=64))
     assert finding.target_xy[1] == 35.5
     assert finding.mel[1] == 35
 
 
 def test_runners_up_are_apart_and_in_order() -> None:
     picture, other = texture(128, 128), texture(128, 128, seed=5)
-    finding = locate_pair(picture, other, (60.5, 60.5), PixelEncoder(), uuid="m", image_size=128)
+    finding = locate_pair(picture, other, (60.5, 60.5), PixelEncoder(), uuid="m", recipe=Recipe(image_size=128))
     similarities = [finding.similarity, *(peak.similarity for peak in finding.runners_up)]
     assert len(finding.runners_up) == 4
     assert similarities == sorted(similarities, reverse=True)
@@ -148,15 +152,15 @@ def test_runners_up_are_apart_and_in_order() -> None:
 
 def test_a_target_without_room_for_a_rival_has_no_margin() -> None:
     picture = texture(16, 16)
-    finding = locate_pair(picture, picture, (4.0, 4.0), PixelEncoder(), uuid="m", image_size=16)
+    finding = locate_pair(picture, picture, (4.0, 4.0), PixelEncoder(), uuid="m", recipe=Recipe(image_size=16))
     assert (finding.margin, finding.runners_up, finding.state) == (0.0, (), "uncertain")
 
 
 def test_spread_is_the_root_of_the_larger_eigenvalue_in_target_pixels() -> None:
     picture = texture(96, 128)
-    finding = locate_pair(picture, picture, (60.5, 60.5), PixelEncoder(), uuid="m", image_size=128)
+    finding = locate_pair(picture, picture, (60.5, 60.5), PixelEncoder(), uuid="m", recipe=Recipe(image_size=128))
     doubled = np.ascontiguousarray(picture.repeat(2, axis=0).repeat(2, axis=1))
-    larger = locate_pair(picture, doubled, (60.5, 60.5), PixelEncoder(), uuid="m", image_size=128)
+    larger = locate_pair(picture, doubled, (60.5, 60.5), PixelEncoder(), uuid="m", recipe=Recipe(image_size=128))
     assert finding.spread_px == pytest.approx(math.sqrt(np.linalg.eigvalsh(finding.covariance)[-1]))
     assert larger.spread_px == pytest.approx(2 * finding.spread_px, rel=0.05)
 
@@ -165,7 +169,12 @@ def test_another_texture_is_not_found() -> None:
     encoder = sift.load(device=torch.device("cpu"))
     states = [
         locate_pair(
-            texture(160, 160, blob=6), texture(160, 160, seed=9, blob=6), mark, encoder, uuid="m", image_size=160
+            texture(160, 160, blob=6),
+            texture(160, 160, seed=9, blob=6),
+            mark,
+            encoder,
+            uuid="m",
+            recipe=Recipe(image_size=160),
         ).state
         for mark in [(40.5, 40.5), (120.5, 50.5), (80.5, 110.5)]
     ]
@@ -176,7 +185,7 @@ def test_an_even_picture_leaves_it_uncertain() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
     encoder = PixelEncoder()
     for source, target in ((grey, texture(64, 64)), (texture(64, 64), grey), (grey, grey)):
-        finding = locate_pair(source, target, (30.5, 30.5), encoder, uuid="m", image_size=64)
+        finding = locate_pair(source, target, (30.5, 30.5), encoder, uuid="m", recipe=Recipe(image_size=64))
         assert finding.state == "uncertain"
         assert "even surface" in finding.reason
         assert bool(torch.isfinite(finding.similarity_map).all())
@@ -213,7 +222,7 @@ def test_the_mark_is_the_centre_of_a_patch(
 def test_marks_on_the_border_work() -> None:
     picture = texture(64, 96)
     for mark in [(0.0, 0.0), (95.99, 63.99), (0.5, 63.5)]:
-        finding = locate_pair(picture, picture, mark, PixelEncoder(), uuid="m", image_size=96)
+        finding = locate_pair(picture, picture, mark, PixelEncoder(), uuid="m", recipe=Recipe(image_size=96))
         assert 0 <= finding.target_xy[0] < 96
         assert 0 <= finding.target_xy[1] < 64
         assert finding.mel[0] in range(96)
@@ -251,15 +260,53 @@ def test_what_cannot_be_located_is_refused(
 ) -> None:
     encoder = FakeEncoder(patch=patch)
     with pytest.raises(error, match=said):
-        locate_pair(texture(*source_hw), texture(*target_hw), mark, encoder, uuid="m", image_size=image_size)
+        locate_pair(
+            texture(*source_hw), texture(*target_hw), mark, encoder, uuid="m", recipe=Recipe(image_size=image_size)
+        )
 
 
-def test_the_limits_given_decide() -> None:
+def test_the_calibration_given_decides() -> None:
+    picture, encoder = texture(96, 96), PixelEncoder()
+    for base, state in ((20.0, "found"), (-20.0, "absent")):
+        given = replace(calibration_for(encoder.spec), base=base)
+        finding = locate_pair(
+            picture, picture, (44.0, 44.0), encoder, uuid="m", recipe=Recipe(image_size=96), calibration=given
+        )
+        assert (finding.state, finding.calibration) == (state, given)
+        assert finding.confidence == given.probability(finding.cues)
+
+
+def test_a_masked_source_takes_no_place_back() -> None:
+    """The mark lies outside the mask, so nothing matches back to it."""
     picture = texture(96, 96)
-    for lead, state in ((0.5, "found"), (1000.0, "uncertain")):
-        limits = Limits(lead=lead)
-        finding = locate_pair(picture, picture, (44.0, 44.0), PixelEncoder(), uuid="m", image_size=96, limits=limits)
-        assert (finding.state, finding.limits) == (state, limits)
+    inside = torch.ones(96, 96, dtype=torch.bool)
+    inside[20:76, 20:76] = False
+    mask = Mask(inside, Path("a.png.mask.png"), "")
+    for source_mask, cycle in ((None, 0), (mask, 28)):
+        finding = locate_pair(
+            picture,
+            picture,
+            (44.0, 44.0),
+            PixelEncoder(),
+            uuid="m",
+            recipe=Recipe(image_size=96),
+            source_mask=source_mask,
+        )
+        assert finding.target_xy == pytest.approx((44, 44), abs=0.8)
+        assert finding.cycle_px >= cycle
+        assert (finding.cycle_px < 1) == (source_mask is None)
+
+
+def test_one_point_name_and_mask_a_source() -> None:
+    picture = texture(64, 64)
+    for points, views, masks in (
+        ([], ["a"], None),
+        ([(4.0, 4.0)], [], None),
+        ([(4.0, 4.0)], ["a"], []),
+        ([(4.0, 4.0)] * 2, ["a"], None),
+    ):
+        with pytest.raises(ShapeError, match="one of each a source"):
+            locate_pairs([picture], picture, points, PixelEncoder(), views=views, uuid="m", source_masks=masks)
 
 
 def test_maps_made_in_different_ways_are_refused() -> None:
@@ -271,15 +318,14 @@ def test_maps_made_in_different_ways_are_refused() -> None:
 
 def test_json_holds_every_number_and_is_json() -> None:
     picture = texture(64, 96)
-    limits = Limits(lead=0.25)
-    finding = locate_pair(picture, picture, (33.25, 20.5), PixelEncoder(), uuid="m", image_size=96, limits=limits)
+    finding = locate_pair(picture, picture, (33.25, 20.5), PixelEncoder(), uuid="m", recipe=Recipe(image_size=96))
     stored = json.loads(json.dumps(finding.to_json(source="a.jpg", target="b.jpg"), allow_nan=False))
     assert stored["format"] == "patchatlas.locate"
-    assert (stored["version"], stored["package"]) == (1, __version__)
+    assert (stored["version"], stored["package"]) == (2, __version__)
     assert (stored["source"], stored["target"], stored["source_xy"]) == ("a.jpg", "b.jpg", [33.25, 20.5])
     assert stored["target_xy"] == list(finding.target_xy)
     assert stored["mel"] == [math.floor(v) for v in finding.target_xy]
-    for name in ("uuid", "state", "reason", "similarity", "margin", "cycle_px", "spread_px"):
+    for name in ("uuid", "state", "reason", "similarity", "margin", "cycle_px", "spread_px", "confidence"):
         assert stored[name] == getattr(finding, name)
     assert stored["runners_up"][0] == {
         "target_xy": list(finding.runners_up[0].xy),
@@ -289,7 +335,9 @@ def test_json_holds_every_number_and_is_json() -> None:
     assert stored["encoder"]["weights_sha256"] == finding.spec.weights_sha256
     assert stored["stamp"]["digest"] == finding.stamp.digest
     assert stored["stamp"]["facts"]["resample"] == "triangle-antialias-float32"
-    assert stored["limits"] == {"cycle_found": 1.0, "cycle_absent": 3.0, "lead": 0.25}
+    assert stored["cues"] == asdict(finding.cues)
+    assert stored["cues"]["cycle"] == pytest.approx(finding.cycle_px / 8)
+    assert stored["calibration"]["name"] == "default"
 
 
 def test_graf_seen_from_the_side(opencv_doc: Path) -> None:

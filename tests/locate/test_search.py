@@ -100,6 +100,33 @@ def test_a_masked_patch_is_never_the_answer() -> None:
         locate_points(source_map, target_map, point, uuids=["m"], image_size=128, target_mask=mask & False)
 
 
+def test_masked_patches_are_no_rivals() -> None:
+    """Lead, entropy and standard deviation are those of the patches that may be an answer."""
+    source_map, target_map = two_cuts()
+    point = torch.tensor([[60.0, 44.0]], dtype=torch.float64)
+    mask = torch.zeros(target_map.grid.shape, dtype=torch.bool)
+    mask[:, :12] = True
+    (finding,) = locate_points(source_map, target_map, point, uuids=["m"], image_size=128, target_mask=mask)
+    seen = finding.similarity_map[:, :12]
+    best = finding.runners_up[0].similarity
+    assert finding.cues.lead == pytest.approx(float((seen.max() - best) / seen.std(correction=0)), rel=1e-4)
+    assert all(peak.xy[0] < 12 * 8 for peak in finding.runners_up)
+
+
+def test_a_place_never_matches_back_to_where_the_source_is_masked() -> None:
+    source_map, target_map = two_cuts()
+    point = torch.tensor([[60.0, 44.0]], dtype=torch.float64)
+    (free,) = locate_points(source_map, target_map, point, uuids=["m"], image_size=128)
+    assert free.cycle_px < 8
+    mask = torch.ones(source_map.grid.shape, dtype=torch.bool)
+    mask[4:7, 6:9] = False
+    (kept_out,) = locate_points(source_map, target_map, point, uuids=["m"], image_size=128, source_mask=mask)
+    assert kept_out.target_xy == free.target_xy
+    assert kept_out.cycle_px > 8
+    assert kept_out.cues.cycle == pytest.approx(kept_out.cycle_px / 8)
+    assert kept_out.confidence < free.confidence
+
+
 def test_a_landmark_of_a_volume_is_found_in_the_next() -> None:
     """The second volume begins 4 voxels deeper, 8 lower and 12 further right: patches of 4 move by whole ones."""
     scene, encoder = clouds(36, 56, 60, seed=3, blob=5), CellEncoder((4, 4, 4))

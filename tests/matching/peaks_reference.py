@@ -31,19 +31,21 @@ def refine(similarity: np.ndarray, scored: np.ndarray, cell: Cell) -> tuple[floa
     return tuple(reversed(at))
 
 
-def covariance(similarity: np.ndarray, scored: np.ndarray, at: tuple[float, ...], *, reach: int) -> np.ndarray:
-    """Second moments about `at` of what stands above half height, x first."""
+def shape_about(
+    similarity: np.ndarray, scored: np.ndarray, at: tuple[float, ...], *, reach: int
+) -> tuple[np.ndarray, float]:
+    """Second moments about `at`, x first, and entropy of what stands above half height."""
     own = [int(a) for a in reversed(at)]
     spans = [range(max(0, i - reach), min(n, i + reach + 1)) for i, n in zip(own, similarity.shape, strict=True)]
     near = [c for c in itertools.product(*spans) if scored[c]]
-    values = np.sort(similarity[scored])
-    half = (max(similarity[c] for c in near) + values[(len(values) - 1) // 2]) / 2
+    half = (max(similarity[c] for c in near) + similarity[scored].mean()) / 2
     mass = {c: max(0.0, float(similarity[c]) - half) for c in near}
     if not any(mass.values()):
         mass = dict.fromkeys(near, 1.0)
     total = sum(mass.values())
+    entropy = -sum(m / total * math.log(m / total) for m in mass.values() if m) / math.log(max(2, len(near)))
     moments = np.eye(len(at)) / 12
     for cell, m in mass.items():
         away = np.array([i + 0.5 for i in reversed(cell)]) - at
         moments += m / total * np.outer(away, away)
-    return moments
+    return moments, entropy

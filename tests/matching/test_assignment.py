@@ -75,3 +75,18 @@ def test_near_places_become_the_best_of_them() -> None:
     values = torch.tensor([1.0, 3.0, 2.0, 0.0], dtype=torch.float64)
     assert merge_places(places, values, radius=3.0).tolist() == [1, 1, 1, 3]
     assert merge_places(places, values.flip(0), radius=3.0).tolist() == [0, 2, 2, 3]  # 1 lies as near to 2 as to 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), max_size=12))
+def test_places_merge_as_if_each_were_compared_with_each(rows: list[tuple[int, int, int]]) -> None:
+    places = torch.tensor([row[:2] for row in rows], dtype=torch.float64).reshape(-1, 2)
+    values = torch.tensor([row[2] for row in rows], dtype=torch.float64)
+    kept: list[int] = []
+    expected = list(range(len(rows)))
+    for index in sorted(range(len(rows)), key=lambda n: -rows[n][2]):
+        near = [(math.dist(rows[index][:2], rows[n][:2]), n) for n in sorted(kept)]
+        if near and min(near)[0] <= 3:
+            expected[index] = min(near)[1]
+        else:
+            kept.append(index)
+    assert merge_places(places, values, radius=3.0).tolist() == expected

@@ -1,5 +1,7 @@
 """Peaks of small maps, worked by hand."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -31,7 +33,15 @@ def refine(similarity: torch.Tensor, scored: torch.Tensor, cell: Cell) -> tuple[
 
 def covariance(similarity: torch.Tensor, scored: torch.Tensor, at: tuple[float, ...], *, reach: int) -> torch.Tensor:
     """Of a single map."""
-    return peaks.covariance(similarity[None], scored, torch.tensor([at], dtype=torch.float64), reach=reach)[0]
+    return shape_about(similarity, scored, at, reach=reach)[0]
+
+
+def shape_about(
+    similarity: torch.Tensor, scored: torch.Tensor, at: tuple[float, ...], *, reach: int
+) -> tuple[torch.Tensor, float]:
+    """Covariance and entropy of a single map."""
+    shape = peaks.shape_about(similarity[None], scored, torch.tensor([at], dtype=torch.float64), reach=reach)
+    return shape.covariance[0], float(shape.entropy)
 
 
 def everywhere(similarity: torch.Tensor) -> torch.Tensor:
@@ -146,6 +156,22 @@ def test_a_flat_map_is_as_wide_as_the_window() -> None:
     assert covariance(flat, everywhere(flat), (4.5, 4.5), reach=1)[0, 0] == pytest.approx(2 / 3 + 1 / 12)
 
 
+@pytest.mark.parametrize(
+    ("cells", "entropy"),
+    [([(4, 4)], 0.0), ([(4, 4), (4, 5)], math.log(2) / math.log(9)), ([], 1.0)],
+)
+def test_entropy_tells_one_cell_from_many(cells: list[tuple[int, int]], entropy: float) -> None:
+    """Of the nine cells within a reach of 1; an even map has the same mass in each."""
+    similarity = torch.zeros(9, 9)
+    for cell in cells:
+        similarity[cell] = 1.0
+    assert shape_about(similarity, everywhere(similarity), (4.5, 4.5), reach=1)[1] == pytest.approx(entropy)
+
+
+def test_the_entropy_of_a_single_cell_is_none() -> None:
+    assert shape_about(torch.ones(1, 1), everywhere(torch.ones(1, 1)), (0.5, 0.5), reach=1)[1] == 0
+
+
 def test_a_spread_at_the_far_edge_of_the_map_is_defined() -> None:
     single = torch.zeros(3, 3)
     single[2, 2] = 1.0
@@ -183,12 +209,13 @@ def test_many_maps_at_once_equal_one_cell_at_a_time(
     scored[(0,) * len(shape)] = True
     found = peaks.find_peaks(similarity, scored, radius=radius, count=4)
     tops = peaks.refine(similarity, scored, found.cells)
-    spread = peaks.covariance(similarity, scored, tops[:, 0], reach=2)
+    shapes = peaks.shape_about(similarity, scored, tops[:, 0], reach=2)
     for k in range(3):
         one, mask = similarity[k].double().numpy(), scored.numpy()
         expected = reference.find_peaks(one, mask, radius=radius, count=4)
         assert [tuple(c) for c in found.cells[k][found.present[k]].tolist()] == expected
         for m, cell in enumerate(expected):
             assert tuple(tops[k, m].tolist()) == pytest.approx(reference.refine(one, mask, cell))
-        moments = reference.covariance(one, mask, tuple(tops[k, 0].tolist()), reach=2)
-        torch.testing.assert_close(spread[k], torch.from_numpy(moments))
+        moments, entropy = reference.shape_about(one, mask, tuple(tops[k, 0].tolist()), reach=2)
+        torch.testing.assert_close(shapes.covariance[k], torch.from_numpy(moments), rtol=1e-5, atol=1e-5)
+        assert float(shapes.entropy[k]) == pytest.approx(entropy, abs=1e-5)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import RBFInterpolator
 
 from patchatlas.errors import ShapeError
-from patchatlas.matching.prior import LEAST, Prior, fit_prior
+from patchatlas.matching.prior import LEAST, SMOOTHING, Prior, fit_prior
 
 POINTS = torch.from_numpy(np.random.default_rng(0).uniform(0, 800, (20, 2)))
 
@@ -98,6 +99,14 @@ def test_far_outside_it_is_less_sure() -> None:
     assert far > 2 * near
 
 
+def test_between_far_groups_of_matches_it_is_less_sure() -> None:
+    """By the weights alone the middle of two groups is the surest place of all."""
+    groups = torch.cat([POINTS[:10] / 20, POINTS[10:] / 20 + 700])
+    found = fitted(groups, noisy(groups, 2.0), kind="affine")
+    inside, between = found.deviations(torch.tensor([[20.0, 20.0], [370.0, 370.0]], dtype=torch.float64)).tolist()
+    assert between > 20 * inside
+
+
 @pytest.mark.parametrize("kind", LEAST)
 def test_too_few_or_on_a_line_is_none(kind: str) -> None:
     few = POINTS[: LEAST[kind] - 1]  # type: ignore[index]
@@ -108,10 +117,71 @@ def test_too_few_or_on_a_line_is_none(kind: str) -> None:
     assert fit_prior(spot, spot, tolerance=5.0, kind=kind) is None  # type: ignore[arg-type]
 
 
-def test_matches_without_order_are_none() -> None:
-    chaos = torch.from_numpy(np.random.default_rng(3).uniform(0, 800, (20, 2)))
-    found = fit_prior(POINTS, chaos, tolerance=3.0)
-    assert found is None or found.inliers.sum() < 6
+@pytest.mark.parametrize("tolerance", [3.0, 20.0])
+def test_matches_without_order_are_none(tolerance: float) -> None:
+    for seed in range(1, 11):
+        chaos = torch.from_numpy(np.random.default_rng(seed).uniform(0, 800, (20, 2)))
+        assert fit_prior(POINTS, chaos, tolerance=tolerance) is None
+
+
+def test_matches_that_shrink_onto_one_spot_are_none() -> None:
+    """Half of them look most like one place of the target: a similarity of scale 0 explains that, and says nothing."""
+    target = noisy(torch.full_like(POINTS, 300.0), 2.0)
+    target[10:] = torch.from_numpy(np.random.default_rng(3).uniform(0, 800, (10, 2)))
+    assert fit_prior(POINTS, target, tolerance=5.0) is None
+
+
+def test_sure_matches_are_enough_among_any_number_of_wrong_ones() -> None:
+    target = torch.from_numpy(np.random.default_rng(8).uniform(0, 800, (20, 2)))
+    target[:3] = turned(POINTS[:3], degrees=30, scale=0.8, shift=(50, 90))
+    assert fit_prior(POINTS, target, tolerance=20.0) is None
+    found = fit_prior(POINTS, target, tolerance=20.0, sure=torch.arange(20) < 3)
+    assert found is not None
+    assert found.inliers[:3].all()
+    assert found.inliers.sum() < 6
+
+
+def test_what_is_sure_outweighs_what_is_not() -> None:
+    """Three sure matches say one thing, five others another."""
+    target = torch.cat([turned(POINTS[:3], degrees=0, scale=1, shift=(200, 0)), POINTS[3:8]])
+    for sure, first in ((None, False), (torch.arange(8) < 3, True)):
+        found = fit_prior(POINTS[:8], target, tolerance=5.0, sure=sure)
+        assert found is not None
+        assert found.inliers.tolist() == [first] * 3 + [not first] * 5
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_what_is_held_out_is_what_a_map_without_it_says(kind: str) -> None:
+    target = noisy(bent(POINTS), 3.0)
+    target[3] += 400  # a match that is wrong
+    found = fitted(POINTS, target, kind=kind)
+    assert not found.inliers[3]
+    torch.testing.assert_close(found.held_out[3], found.predict(POINTS[3:4])[0])
+    for k in np.flatnonzero(found.inliers.numpy()).tolist():
+        kept = found.inliers.clone()
+        kept[k] = False
+        other = Prior(found.kind, kept, 0.0, found.held_out, POINTS[kept], target[kept])
+        # A thin plate's smoothing is in units of the extent, which leaving out a corner changes a little.
+        atol = 2.0 if kind == "thin-plate" else 1e-6
+        torch.testing.assert_close(found.held_out[k], other.predict(POINTS[k : k + 1])[0], atol=atol, rtol=0)
+
+
+def test_a_thin_plate_is_that_of_scipy() -> None:
+    target = noisy(bent(POINTS), 3.0)
+    found = fit_prior(POINTS, target, tolerance=100.0, kind="thin-plate")
+    assert found is not None
+    assert found.inliers.all()
+    size = float((POINTS.amax(dim=0) - POINTS.amin(dim=0)).max())
+    plate = RBFInterpolator(POINTS.numpy() / size, target.numpy(), kernel="thin_plate_spline", smoothing=SMOOTHING)
+    asked = torch.from_numpy(np.random.default_rng(4).uniform(-100, 900, (30, 2)))
+    torch.testing.assert_close(found.predict(asked), torch.from_numpy(plate(asked.numpy() / size)), atol=1e-6, rtol=0)
+
+
+def test_many_matches_are_no_trouble() -> None:
+    points = torch.from_numpy(np.random.default_rng(6).uniform(0, 3000, (400, 2)))
+    found = fit_prior(points, noisy(turned(points, degrees=3, scale=1, shift=(4, 4)), 1.0), tolerance=5.0)
+    assert found is not None
+    assert found.inliers.all()
 
 
 def test_wrong_calls_are_refused() -> None:

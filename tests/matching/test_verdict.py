@@ -1,72 +1,69 @@
-"""The rule: found needs both cues, absent needs neither, all else is uncertain."""
+"""The verdict: lines drawn through the probability, and the cue that speaks loudest named."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
-from patchatlas.errors import UsageError
-from patchatlas.matching.verdict import Limits, State, decide, decide_together
+from patchatlas.matching.confidence import Cues
+from patchatlas.matching.verdict import State, judge
+from tests.matching.test_confidence import CALIBRATION
 
-LIMITS = Limits(cycle_found=1.0, cycle_absent=3.0, lead=0.5)
-
-
-@pytest.mark.parametrize(
-    ("cycle_px", "margin", "state", "said"),
-    [
-        (8.0, 0.10, "found", ["8.0 px", "limit 10.0", "1.00 standard", "limit 0.5"]),
-        (10.0, 0.05, "found", ["10.0 px", "0.50 standard"]),
-        (10.1, 0.05, "uncertain", ["found within 10.0", "0.50 standard"]),
-        (10.0, 0.04, "uncertain", ["nearly as good", "0.40 standard", "limit 0.5"]),
-        (29.9, 0.04, "uncertain", ["nearly as good", "29.9 px"]),
-        (30.0, 0.04, "absent", ["30.0 px", "limit 30.0", "only 0.40"]),
-        (400.0, 0.05, "uncertain", ["400.0 px", "though it leads"]),
-        (400.0, 0.0, "absent", ["400.0 px", "only 0.00"]),
-    ],
-)
-def test_both_cues_decide(cycle_px: float, margin: float, state: str, said: list[str]) -> None:
-    answer, reason = decide(cycle_px=cycle_px, patch_px=10.0, margin=margin, deviation=0.1, limits=LIMITS)
-    assert answer == state
-    for words in said:
-        assert words in reason
-
-
-def test_the_cycle_is_measured_in_patches_and_the_margin_in_deviations() -> None:
-    assert decide(cycle_px=15.0, patch_px=10.0, margin=0.05, deviation=0.1, limits=LIMITS)[0] == "uncertain"
-    assert decide(cycle_px=15.0, patch_px=16.0, margin=0.05, deviation=0.1, limits=LIMITS)[0] == "found"
-    assert decide(cycle_px=15.0, patch_px=16.0, margin=0.05, deviation=0.2, limits=LIMITS)[0] == "uncertain"
-
-
-@pytest.mark.parametrize("deviation", [0.0, 1e-7])
-def test_an_even_map_says_nothing(deviation: float) -> None:
-    state, reason = decide(cycle_px=500.0, patch_px=10.0, margin=0.0, deviation=deviation)
-    assert state == "uncertain"
-    assert "even surface" in reason
-
-
-@pytest.mark.parametrize("wrong", [{"cycle_found": 0.0}, {"cycle_found": 4.0}, {"lead": -0.1}])
-def test_limits_in_the_wrong_order_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="cannot be used"):
-        Limits(**wrong)
-
-
-def test_a_map_without_a_second_place_says_so() -> None:
-    state, reason = decide(cycle_px=1.0, patch_px=10.0, margin=None, deviation=0.1, limits=LIMITS)
-    assert state == "uncertain"
-    assert "too few patches" in reason
+CUES = Cues(lead=0.5, cycle=0.75, entropy=0.25)  # evidence: log 3, 0, 0; log-odds 0.5 + log 3, probability 0.832
 
 
 @pytest.mark.parametrize(
-    ("agreeing", "views", "support", "state", "said"),
+    ("found", "absent", "state", "said"),
     [
-        (["found", "uncertain"], 3, 0.7, "found", "2 of 3 views agree (70% of the weight)"),
-        (["uncertain"] * 3, 5, 0.6, "found", "3 of 5"),
-        (["uncertain"] * 2, 3, 0.6, "uncertain", "none of them sure"),
-        (["found", "found"], 5, 0.45, "uncertain", "less than half"),
-        (["absent"], 4, 0.2, "absent", "no two of 4"),
-        (["found"], 4, 0.3, "uncertain", "no two of 4"),
+        (0.83, 0.1, "found", "83 % likely right, above all because it leads the next best place by 0.50 standard"),
+        (0.84, 0.83, "uncertain", "83 % likely right: that it matches back to 0.8 patches from the mark speaks most"),
+        (0.95, 0.84, "absent", "only 83 % likely right: that it matches back"),
     ],
 )
-def test_views_decide_together(agreeing: list[State], views: int, support: float, state: str, said: str) -> None:
-    answer, reason = decide_together(agreeing, views=views, support=support)
-    assert answer == state
-    assert said in reason
+def test_the_lines_part_the_states(found: float, absent: float, state: State, said: str) -> None:
+    verdict = judge(CUES, replace(CALIBRATION, found=found, absent=absent))
+    assert (verdict.state, verdict.confidence) == (state, pytest.approx(0.8318, abs=1e-4))
+    assert said in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lead": -0.5}, "it is less like the mark than another place, by 0.50 standard"),
+        ({"cycle": 6.0}, "it matches back to 6.0 patches from the mark"),
+        ({"entropy": 0.875}, "its peak has an entropy of 0.88"),
+        ({"residual": 15.0, "cycle": 0.0}, "it lies 15.0 sigma from where the other landmarks put it"),
+        ({"views": 2, "agreement": 0.25, "cycle": 0.0}, "25% of the weight of all views agrees"),
+    ],
+)
+def test_what_speaks_loudest_against_it_is_named(change: dict[str, float], said: str) -> None:
+    verdict = judge(replace(CUES, **change), replace(CALIBRATION, found=1.0, absent=0.0))
+    assert verdict.state == "uncertain"
+    assert f"that {said}" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cycle": 0.0}, "it matches back to 0.0 patches"),
+        ({"residual": 0.0}, "it lies 0.0 sigma from"),
+        ({"views": 9, "agreement": 0.5}, "9 views agree"),
+    ],
+)
+def test_what_speaks_loudest_for_it_is_named(change: dict[str, float], said: str) -> None:
+    verdict = judge(replace(CUES, **change), replace(CALIBRATION, found=0.2, absent=0.1))
+    assert verdict.state == "found"
+    assert f"above all because {said}" in verdict.reason
+
+
+@pytest.mark.parametrize(("entropy", "said"), [(1.0, "even surface"), (0.4, "too few patches")])
+@pytest.mark.parametrize("line", [0.0, 1.0])
+def test_a_place_that_was_compared_with_nothing_is_uncertain(entropy: float, said: str, line: float) -> None:
+    """Even where the probability alone would say found (line 0) or absent (line 1)."""
+    verdict = judge(Cues(lead=None, cycle=0.1, entropy=entropy), replace(CALIBRATION, found=line, absent=line))
+    assert verdict.state == "uncertain"
+    assert said in verdict.reason
+
+
+def test_nothing_is_certain() -> None:
+    assert "99 % likely" in judge(replace(CUES, lead=1e9), replace(CALIBRATION, base=50.0)).reason
+    assert "only 1 % likely" in judge(CUES, replace(CALIBRATION, base=-50.0)).reason

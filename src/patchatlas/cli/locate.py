@@ -1,26 +1,28 @@
 """Find a point that is marked in SOURCE in TARGET: writes a heatmap picture, and the numbers as JSON.
 
 Reads the mark UUID from SOURCE's mel file (photo.jpg.json beside photo.jpg), never TARGET's. Several SOURCEs vote:
-those that agree are averaged, one that does not is named and left out. Without weights at hand,
-`--encoder bundled:sift` works at once.
+those that agree are averaged, one that does not is named and left out. A mask beside a picture, photo.jpg.mask.png, is
+heeded. Without weights at hand, `--encoder bundled:sift` works at once.
 """
 
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from pydantic import Field
 
-from patchatlas.cli.console import Output, emit
-from patchatlas.errors import InputError, LandmarkError, UsageError
+from patchatlas.cli.console import emit
+from patchatlas.cli.outputs import require_free
+from patchatlas.cli.search_options import SearchOptions
+from patchatlas.errors import LandmarkError, UsageError
 from patchatlas.files import replacing
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class Config(Output):
+class Config(SearchOptions):
     """What `patchatlas locate` is asked to do."""
 
     output: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUTPUT")]
@@ -31,12 +33,6 @@ class Config(Output):
     """Mark to look for, by its uuid in SOURCE's mel file; with --mark, only a label."""
     source: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SOURCE")]
     """Picture with the mark; give several to let them vote."""
-    encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")] = None
-    """Weights file or folder, hub id, catalogue name or bundled:sift."""
-    dino_size: Literal["small", "base", "large"] | None = None
-    """DINOv3 of that size from the catalogue, in place of --encoder; base if neither is given."""
-    image_size: Annotated[int, Field(gt=0)] = 896
-    """Long side of both pictures as the encoder sees them, a multiple of its patch."""
     json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="PATH")] = None
     """Write the result as JSON here, too."""
     mark: Annotated[str | None, tyro.conf.arg(metavar="X,Y")] = None
@@ -44,10 +40,6 @@ class Config(Output):
     no mel file is then read."""
     max_pixels: Annotated[int | None, Field(gt=0)] = None
     """Largest picture that is read, rows times columns; 89478485 if not given. More needs more memory."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:N or mps."""
-    dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the encoder; auto takes bf16 where the hardware has it."""
 
 
 def run(config: Config) -> int:
@@ -60,6 +52,7 @@ def run(config: Config) -> int:
     """
     _check_options(config)
     given = None if config.mark is None else _parse_point(config.mark)
+    recipe = config.recipe()
 
     from patchatlas.io.images import MAX_PIXELS, read_image, write_image
 
@@ -71,14 +64,25 @@ def run(config: Config) -> int:
     ]
 
     from patchatlas.cli.pictures import draw
-    from patchatlas.encoders.catalogue import DINO_SIZES
-    from patchatlas.encoders.loading import load_encoder
+    from patchatlas.io.masks import read_mask
     from patchatlas.locate.pair import locate_pairs
 
-    name = config.encoder or DINO_SIZES[config.dino_size or "base"]
-    encoder = load_encoder(name, device=config.device, dtype=config.dtype)
-    views = [path.name for path in config.source]
-    found = locate_pairs(sources, target, points, encoder, views=views, uuid=config.uuid, image_size=config.image_size)
+    target_mask, *source_masks = (
+        read_mask(path, size_hw=image.shape[:2], max_pixels=limit) if config.masks else None
+        for path, image in zip((config.target, *config.source), (target, *sources), strict=True)
+    )
+    encoder = config.load()
+    found = locate_pairs(
+        sources,
+        target,
+        points,
+        encoder,
+        views=[path.name for path in config.source],
+        uuid=config.uuid,
+        recipe=recipe,
+        source_masks=source_masks,
+        target_mask=target_mask,
+    )
     data = found.to_json(target=config.target.name)
     picture = draw(target, sources[found.best], found.finding)
     if config.json_file is None:
@@ -92,8 +96,6 @@ def run(config: Config) -> int:
 
 
 def _check_options(config: Config) -> None:
-    if config.encoder is not None and config.dino_size is not None:
-        raise UsageError("give either --encoder or --dino-size, not both")
     if config.output.suffix.lower() not in PICTURE_SUFFIXES:
         raise UsageError(f"OUTPUT {config.output} ends in {config.output.suffix!r}; use {', '.join(PICTURE_SUFFIXES)}")
     if not config.source:
@@ -105,18 +107,9 @@ def _check_options(config: Config) -> None:
     sources = [source.resolve() for source in config.source]
     if doubled := [source for n, source in enumerate(sources) if source in sources[:n]]:
         raise UsageError(f"SOURCE {doubled[0]} is given twice; each picture has one vote")
-    pictures = [config.target.resolve(), *sources]
     for what, path in (("OUTPUT", config.output), ("--json", config.json_file)):
-        if path is None:
-            continue
-        named = path.resolve()
-        beside = [p for p in pictures if named.parent == p.parent and named.name.startswith(f"{p.name}.")]
-        if named in pictures or (beside and named.suffix == ".json"):  # photo.jpg.json, photo.jpg.STEM.json
-            raise UsageError(f"{what} {path} would overwrite a picture or its marks; choose another name")
-        if not path.parent.is_dir():
-            raise InputError(f"cannot write {what} {path}: the folder {path.parent} does not exist; create it first")
-        if path.is_dir():
-            raise InputError(f"cannot write {what} {path}: it is a folder; name a file")
+        if path is not None:
+            require_free(what, path, inputs=(config.target, *config.source))
     if config.json_file is not None and config.json_file.resolve() == config.output.resolve():
         raise UsageError(f"--json {config.json_file} is OUTPUT itself; give the two different names")
 
@@ -179,6 +172,7 @@ def _summary(config: Config, data: dict[str, Any]) -> str:
             f"the peak is {data['spread_px']:.1f} px wide (1 sigma)",
             f"similarity {data['similarity']:.3f}, margin {data['margin']:.3f}, cycle {data['cycle_px']:.1f} px, "
             f"encoder {data['encoder']['name']}",
+            *([] if data["turn"] == "upright" else [f"{data['source']} matches best turned: {data['turn']}"]),
             *_votes(data),
             f"written: {', '.join(written)}",
         ]

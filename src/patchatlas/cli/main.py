@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features stats": ("features_stats", "mean and spread of stored features, per channel"),
     "features export": ("features_export", "stored features in another format"),
     "locate": ("locate", "find a point marked in one photo in another"),
+    "automark": ("automark", "propose the marks that a folder of photos lacks, by those in other folders"),
     "probe": ("probe", "prove that an encoder's tokens sit where their pixels are"),
     "stitch run": ("stitch_run", "put tiles of a scan together on one canvas, and check it"),
     "stitch diagnose": ("stitch_diagnose", "check tiles against their positions: sign, axes, order, overlap"),

@@ -1,28 +1,13 @@
 """The page that `patchatlas demo` writes: each landmark's source, heatmap and numbers, in one file that loads nothing.
 
-Pictures are named relative to the page. Light and dark follow the reader's setting.
+Pictures are named relative to the page.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8885; --faint: light-dark(#555, #aab); }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 0; }
-p { max-width: 46rem; } section { border-top: 1px solid var(--line); margin-top: 2rem; padding-top: 1.2rem; }
-.pair { display: grid; gap: 1rem; margin: 1rem 0; align-items: start; }
-@media (min-width: 50rem) { .pair { grid-template-columns: 1fr 1fr; } }
-figure { margin: 0; } img { width: 100%; height: auto; border-radius: 6px; display: block; }
-figcaption, .faint { color: var(--faint); font-size: .9rem; }
-.facts { margin-top: 1rem; font-size: .9rem; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
-td, th { text-align: left; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.state { font-weight: 700; border-left: .6em solid; padding-left: .4em; }
-code { font-size: .9em; overflow-wrap: anywhere; }
-"""
+from patchatlas.viz.html import document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +50,10 @@ def page(
         notes: small print at the end, one paragraph each.
         colours: RGB of each state.
     """
-    tones = "\n".join(f".{state} {{ border-color: rgb{colour}; }}" for state, colour in colours.items())
     rows = "\n".join(_row(entry) for entry in entries)
     sections = "\n".join(_section(entry) for entry in entries)
     small = "\n".join(f'<p class="faint">{escape(note)}</p>' for note in notes)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>patchatlas demo</title>
-<style>{STYLE}{tones}
-</style>
-</head>
-<body>
-<h1>patchatlas demo</h1>
+    body = f"""<h1>patchatlas demo</h1>
 <p>{escape(lead)}</p>
 <div class="wide"><table>
 <thead><tr><th class="number">#</th><th>landmark</th><th>state</th><th>against the truth</th></tr></thead>
@@ -91,10 +65,8 @@ def page(
 <section>
 <h2>About the pictures</h2>
 {small}
-</section>
-</body>
-</html>
-"""
+</section>"""
+    return document(body, title="patchatlas demo", colours=colours)
 
 
 def _row(entry: Entry) -> str:

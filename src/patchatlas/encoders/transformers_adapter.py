@@ -88,10 +88,9 @@ def require_complete(path: Path, fields: dict[str, Any], state: dict[str, Tensor
 
 
 class VJepa2Encoder:
-    """V-JEPA 2 on stills: a picture is fed as one tubelet of equal frames, so there is one layer of tokens in time.
+    """V-JEPA 2: called as any encoder, a picture is fed as one tubelet of equal frames; `clips` takes what moves.
 
-    It has neither class token nor registers. Clips of several tubelets need only another first axis in `position_ids`
-    and in the reshape of the tokens.
+    It has neither class token nor registers.
 
     Args:
         network: `VJEPA2Model.encoder`, made with a grid of `ROW_STEP` patches a side (see `position_ids`).
@@ -121,15 +120,32 @@ class VJepa2Encoder:
         Raises:
             ShapeError: a side is not a multiple of the patch, or the channels are not the network's.
         """
-        rows, columns = grid_shape(pixels, self._spec)
-        frames = normalised(pixels, self._spec, self.device)[:, None].expand(-1, self.tubelet, -1, -1, -1)  # b t c h w
+        grid_shape(pixels, self._spec)
+        return Tokens(patches=self.clips(pixels[:, None].expand(-1, self.tubelet, -1, -1, -1)))
+
+    @torch.no_grad()
+    def clips(self, pixels: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b n d"]:
+        """Tokens of a batch of clips in 0..1, float32: tubelet after tubelet, each row-major over the patch grid.
+
+        Raises:
+            ShapeError: frames that do not fill tubelets, a side that is not a multiple of the patch, or channels that
+                are not the network's.
+        """
+        steps, rest = divmod(pixels.shape[1], self.tubelet)
+        if rest or not steps:
+            raise ShapeError(
+                f"a clip of {pixels.shape[1]} frames does not fill tubelets of {self.tubelet}; give a multiple of it"
+            )
+        rows, columns = grid_shape(pixels[:, 0], self._spec)
+        frames = normalised(pixels.flatten(0, 1), self._spec, self.device).unflatten(0, pixels.shape[:2])
         tokens = self.network.embeddings(frames)  # b n d
-        ids = position_ids(rows, columns).to(self.device)
+        ids = position_ids(rows, columns, steps=steps).to(self.device)
         with _arithmetic(self._spec, self.device):
             for block in self.network.layer[: self._spec.layer + 1]:
                 tokens = block(tokens, position_mask=ids)[0]
         tokens = tokens.float()
-        return Tokens(patches=self.network.layernorm(tokens) if self._spec.norm == "final" else tokens)
+        normed: Tensor = self.network.layernorm(tokens) if self._spec.norm == "final" else tokens
+        return normed
 
 
 class ConvNextEncoder:
@@ -185,8 +201,8 @@ class ConvNextEncoder:
         return features
 
 
-def position_ids(rows: int, columns: int) -> Int[Tensor, "1 n"]:
-    """Ids that V-JEPA 2's attention takes apart into (frame 0, row, column), row-major.
+def position_ids(rows: int, columns: int, *, steps: int = 1) -> Int[Tensor, "1 n"]:
+    """Ids that V-JEPA 2's attention takes apart into (tubelet, row, column), tubelet after tubelet, each row-major.
 
     The class of transformers counts rows and columns on the square grid of its config, whatever the input: at any other
     width it would turn tokens by the positions of other patches. With the grid made `ROW_STEP` wide, these ids say the
@@ -197,7 +213,8 @@ def position_ids(rows: int, columns: int) -> Int[Tensor, "1 n"]:
     """
     if max(rows, columns) > ROW_STEP:
         raise ShapeError(f"V-JEPA 2 takes up to {ROW_STEP} patches a side, given {rows} x {columns}; cut the picture")
-    return (torch.arange(rows)[:, None] * ROW_STEP + torch.arange(columns)).reshape(1, -1)
+    step, row, column = torch.arange(steps)[:, None, None], torch.arange(rows)[:, None], torch.arange(columns)
+    return ((step * ROW_STEP + row) * ROW_STEP + column).reshape(1, -1)
 
 
 def normalised(

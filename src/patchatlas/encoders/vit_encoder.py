@@ -3,14 +3,18 @@
 Axes: b batch, c channels, size = (h, w) or (z, h, w), d features.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.encoders.inputs import grid_shape
+from patchatlas.encoders.layers import require_layers, side_by_side, standardise
 from patchatlas.encoders.matmul import fast_float32
-from patchatlas.encoders.protocol import Tokens
+from patchatlas.encoders.protocol import Encoder, Tokens
 from patchatlas.encoders.vit import ViT, ViTConfig, dtype_of, split_tokens
+from patchatlas.errors import UsageError
 from patchatlas.spec import EncoderSpec
 
 
@@ -61,8 +65,8 @@ class VitEncoder:
 
     Args:
         network: takes pixels in 0..1 (see `build_network`).
-        spec: its facts; `layer` and `norm` say which tokens are given. The final norm on an earlier layer is allowed,
-            as the reference's `get_intermediate_layers(norm=True)` does.
+        spec: its facts; `layer` (or `layers`, see `with_layers`) and `norm` say which tokens are given. The final norm
+            on an earlier layer is allowed, as the reference's `get_intermediate_layers(norm=True)` does.
     """
 
     def __init__(self, network: ViT, spec: EncoderSpec) -> None:
@@ -88,7 +92,43 @@ class VitEncoder:
         """
         grid_shape(pixels, self._spec)
         with fast_float32(self.device):
-            (tokens,) = self.network.forward_blocks(pixels.to(self.device, torch.float32), [self._spec.layer])
-        if self._spec.norm == "final":
-            tokens = self.network.norm(tokens)
+            found = self.network.forward_blocks(
+                pixels.to(self.device, torch.float32), self._spec.layers or [self._spec.layer]
+            )
+        if self._spec.layers:
+            tokens = side_by_side([self._of_several(*pair) for pair in zip(self._spec.layers, found, strict=True)])
+        else:
+            tokens = self._normed(found[0])
         return split_tokens(tokens, self.network.config)
+
+    def _normed(self, tokens: Tensor) -> Tensor:
+        return self.network.norm(tokens) if self._spec.norm == "final" else tokens
+
+    def _of_several(self, layer: int, tokens: Tensor) -> Tensor:
+        """The last block has a norm of its own; the others are standardised."""
+        if layer == self._spec.depth - 1 and self._spec.norm == "final":
+            return self._normed(tokens)
+        return standardise(tokens, prefix=self.network.config.prefix)
+
+
+def with_layers(encoder: Encoder, layers: tuple[int, ...]) -> Encoder:
+    """The same network, giving the tokens of several blocks side by side; weights are shared.
+
+    Each block is standardised per channel over the patches of its input, but the last one, which has the final norm
+    (where the encoder has it on); each block's tokens have unit length. The spec says which blocks.
+
+    Args:
+        encoder: a ViT of ours.
+        layers: blocks, counted from 0, ascending.
+
+    Raises:
+        UsageError: another kind of encoder, or blocks that it has not.
+    """
+    if not isinstance(encoder, VitEncoder):
+        raise UsageError(
+            f"layers are blocks of a Vision Transformer (DINOv2, DINOv3, vit3d); {encoder.spec.name} is none: leave "
+            "layers out"
+        )
+    spec, config = encoder.spec, encoder.network.config
+    require_layers(layers, spec.depth)
+    return VitEncoder(encoder.network, replace(spec, layers=layers, layer=layers[-1], dim=len(layers) * config.dim))

@@ -12,6 +12,7 @@ where that meets the continuous plane: the point of a mark is the centre of its 
 import json
 import logging
 import math
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,12 +114,35 @@ def read_marks(image_path: str | Path, *, stem: str | None = None, assume_canoni
     if not Path(image_path).is_file():
         raise InputError(f"there is no picture {image_path}; marks are read for a picture that exists")
     path = marks_path(image_path, stem=stem)
+    return parse_marks(read_content(path), path, assume_canonical=assume_canonical)
+
+
+def read_content(path: Path) -> bytes | None:
+    """The bytes of a mark file, `None` if there is none.
+
+    Raises:
+        InputError: it may not be opened, or is no regular file.
+    """
     try:
-        content = path.read_bytes()
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a pipe would wait for its writer
+            raise InputError(f"cannot open the mark file {path}: it is no file but a pipe or device; move it away")
+        return path.read_bytes()
     except FileNotFoundError:
-        return []
+        return None
     except OSError as error:
         raise InputError(f"cannot open the mark file {path}: {error.strerror}") from error
+
+
+def parse_marks(content: bytes | None, path: Path, *, assume_canonical: bool = False) -> list[Landmark]:
+    """The marks in the bytes of a mark file; none in no file. As `read_marks`, but nothing is opened.
+
+    Raises:
+        FormatError: this is not what mel would load.
+        LandmarkError: a mark has the uuid null.
+    """
+    if content is None:
+        return []
     entries = _entries(content, path)
     marks = [_mark(entry, f"entry {n} of {path}", assume_canonical) for n, entry in enumerate(entries, start=1)]
     if filled := sum(_CANONICAL not in entry for entry in entries):
@@ -162,16 +186,34 @@ def write_marks(path: str | Path, marks: Sequence[Landmark]) -> None:
         InputError: the folder does not exist.
         LandmarkError: a mark holds a value that JSON does not have.
     """
-    records = [
-        {**mark.extra, "uuid": mark.uuid, "x": mark.x, "y": mark.y, _CANONICAL: mark.is_uuid_canonical}
-        for mark in marks
-    ]
-    for n, record in enumerate(records, start=1):
+    write_bytes(path, with_marks(None, marks, Path(path)))
+
+
+def with_marks(content: bytes | None, marks: Sequence[Landmark], path: Path) -> bytes:
+    """The bytes of a mark file with more marks at its end, as mel writes it.
+
+    What the file holds already is kept value by value, in its order: a mark at x = 10.9 stays there, though mel and
+    `Landmark` would take it for 10.
+
+    Args:
+        content: bytes of the file as it is, `None` if there is none.
+        marks: what to add.
+        path: the file, for the messages.
+
+    Raises:
+        FormatError: `content` is not what mel would load.
+        LandmarkError: a mark holds a value that JSON does not have.
+    """
+    parse_marks(content, path)  # refuses what cannot be kept
+    records = [] if content is None else list(_entries(content, path))
+    for n, mark in enumerate(marks, start=1):
+        record = {**mark.extra, "uuid": mark.uuid, "x": mark.x, "y": mark.y, _CANONICAL: mark.is_uuid_canonical}
         if problem := _not_json(record):
             raise LandmarkError(f"cannot write mark {n} to {path}: {problem}; replace the value")
+        records.append(record)
     # mel calls json.dump with these settings and leaves ensure_ascii on.
     text = json.dumps(records, indent=4, sort_keys=True, separators=(",", ": "))
-    write_bytes(path, f"{text}\n".encode("ascii"))
+    return f"{text}\n".encode("ascii")
 
 
 def _entries(content: bytes, path: Path) -> list[Any]:

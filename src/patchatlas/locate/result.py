@@ -12,13 +12,16 @@ from torch import Tensor
 
 from patchatlas import __version__
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.geometry.turns import Turn
 from patchatlas.io.landmarks import mel_point
-from patchatlas.matching.verdict import Limits, State
+from patchatlas.locate.recipe import Recipe
+from patchatlas.matching.confidence import Calibration, Cues
+from patchatlas.matching.verdict import State
 from patchatlas.spec import EncoderSpec
 from patchatlas.stamp import Stamp
 
 FORMAT = "patchatlas.locate"
-VERSION = 1
+VERSION = 2
 
 Point = tuple[float, ...]
 """(x, y), or (x, y, z) in a volume."""
@@ -47,6 +50,8 @@ class Finding:
         target_xy: the best place in the target, finer than a patch; never outside the target, whatever the state.
         state: `found`, `uncertain` or `absent`.
         reason: why, in words and numbers.
+        confidence: probability that `target_xy` is within one patch side of the truth, 0..1.
+        cues: what the confidence rests on.
         similarity: cosine of the best patch with the descriptor of the mark, -1..1.
         margin: `similarity` less that of the best patch farther off than the radius within which patches count as one
             place; 0 where the target has no patch so far off.
@@ -59,10 +64,12 @@ class Finding:
         grid: where the patches of `similarity_map` lie in the target; `grid.boxes()` gives their target pixels.
         spec: the encoder.
         stamp: how both maps were made.
-        limits: what the state was decided by.
+        calibration: what made `confidence` and `state` of the cues.
         image_size: long side of both encoder inputs, in input pixels.
         source_size: ([z,] rows, columns) of the source.
         target_size: ([z,] rows, columns) of the target.
+        turn: how the source was laid down when it was encoded.
+        recipe: how it was looked for, where that was more than a search on two given maps.
     """
 
     uuid: str
@@ -70,6 +77,8 @@ class Finding:
     target_xy: Point
     state: State
     reason: str
+    confidence: float
+    cues: Cues
     similarity: float
     margin: float
     cycle_px: float
@@ -81,10 +90,12 @@ class Finding:
     grid: PatchGrid
     spec: EncoderSpec
     stamp: Stamp
-    limits: Limits
+    calibration: Calibration
     image_size: int
     source_size: tuple[int, ...]
     target_size: tuple[int, ...]
+    turn: Turn = "upright"
+    recipe: Recipe | None = None
 
     @property
     def mel(self) -> tuple[int, int]:
@@ -94,7 +105,7 @@ class Finding:
         return mel_point(x, y, size_hw=(rows, columns))
 
     def to_json(self, *, source: str, target: str) -> dict[str, Any]:
-        """The result as plain JSON values; see docs/formats/locate-v1.md.
+        """The result as plain JSON values; see docs/formats/locate-v2.md.
 
         Args:
             source: name of the source picture, for the record.
@@ -114,6 +125,8 @@ class Finding:
             **({"mel": list(self.mel)} if flat else {}),
             "state": self.state,
             "reason": self.reason,
+            "confidence": self.confidence,
+            "cues": asdict(self.cues),
             "similarity": self.similarity,
             "margin": self.margin,
             "cycle_px": self.cycle_px,
@@ -127,6 +140,8 @@ class Finding:
                 f"target_{axes}": list(self.target_size),
                 "grid": list(self.grid.shape),
             },
-            "limits": asdict(self.limits),
+            "turn": self.turn,
+            "recipe": None if self.recipe is None else self.recipe.to_json(),
+            "calibration": self.calibration.to_json(),
             "stamp": {"digest": self.stamp.digest, "facts": dict(self.stamp.facts)},
         }

@@ -4,7 +4,7 @@ Axes: p points, m peaks a point, `*shape` the patch grid. Points are (x, y[, z])
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -13,9 +13,19 @@ from torch import Tensor
 from patchatlas.errors import ShapeError
 from patchatlas.features import Descriptors, FeatureMap
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.locate.recipe import PeakRule
 from patchatlas.locate.result import Finding, Peak
-from patchatlas.matching.peaks import Peaks, covariance, find_peaks, refine, scored_cells
-from patchatlas.matching.verdict import Limits, decide
+from patchatlas.matching.confidence import Calibration, Cues, calibration_for
+from patchatlas.matching.peaks import (
+    Peaks,
+    find_peaks,
+    level_and_deviation,
+    refine,
+    scored_cells,
+    shape_about,
+    soft_argmax,
+)
+from patchatlas.matching.verdict import judge
 
 RADIUS = 4.0
 """Patches within this distance of a peak count as the same place. Of 1.5 to 12 patches, 4 and more told right
@@ -28,6 +38,10 @@ CVPR 2024)."""
 
 RUNNERS_UP = 4
 
+PLACED: dict[PeakRule, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"parabola": refine, "soft-argmax": soft_argmax}
+
+_EVEN = 1e-6  # float32 cosines of equal vectors differ by some 1e-7
+
 _AT_ONCE = 1 << 20
 """Similarities worked on at a time: 4 MB stay in a cache, which is twice as fast as all at once (1000 x 10,080)."""
 
@@ -39,8 +53,10 @@ def locate_points(
     *,
     uuids: Sequence[str],
     image_size: int,
-    limits: Limits | None = None,
-    target_mask: Bool[Tensor, "*shape"] | None = None,
+    calibration: Calibration | None = None,
+    target_mask: Bool[Tensor, "*target"] | None = None,
+    source_mask: Bool[Tensor, "*source"] | None = None,
+    peak: PeakRule = "parabola",
 ) -> list[Finding]:
     """Find points of an encoded source in an encoded target.
 
@@ -53,8 +69,12 @@ def locate_points(
         points_source: the points, in source pixels.
         uuids: whose points they are; labels.
         image_size: long side of both encoder inputs, for the record.
-        limits: where found, uncertain and absent part.
-        target_mask: patches of the target that may be an answer; all with their centre in the picture if not given.
+        calibration: makes probabilities of cues; that of the encoder if not given.
+        target_mask: patches of the target that may be an answer; all with their centre in the picture if not given. The
+            others are no rivals either: they count in no margin and no standard deviation.
+        source_mask: patches of the source that a place may match back to, likewise.
+        peak: how places are told to a part of a patch: by a parabola through a patch and its neighbours, or as the
+            softmax-weighted mean of those about it.
 
     Raises:
         StampError: the two maps were made in different ways.
@@ -71,8 +91,10 @@ def locate_points(
             points_source[first : first + chunk].to(torch.float64),
             uuids=uuids[first : first + chunk],
             image_size=image_size,
-            limits=limits or Limits(),
+            calibration=calibration or calibration_for(target_map.spec),
             target_mask=target_mask,
+            source_mask=source_mask,
+            peak=peak,
         )
     return findings
 
@@ -84,29 +106,35 @@ def _locate(
     *,
     uuids: Sequence[str],
     image_size: int,
-    limits: Limits,
+    calibration: Calibration,
     target_mask: Tensor | None,
+    source_mask: Tensor | None,
+    peak: PeakRule,
 ) -> list[Finding]:
     grid = target_map.grid
     similarity = target_map.similarity(source_map.at(points)).cpu()
-    scored = scored_cells(grid)
-    if target_mask is not None:
-        scored = scored & target_mask
+    scored = _allowed(grid, target_mask)
     peaks = find_peaks(similarity, scored, radius=RADIUS, count=1 + RUNNERS_UP)
-    tops = refine(similarity, scored, peaks.cells)
+    tops = PLACED[peak](similarity, scored, peaks.cells)
     places = in_picture(grid, tops)
-    spreads = _in_pixels(covariance(similarity, scored, tops[:, 0], reach=REACH), grid)
+    shape = shape_about(similarity, scored, tops[:, 0], reach=REACH)
+    spreads = in_pixels(shape.covariance, grid)
+    entropies = shape.entropy.tolist()
     widths = torch.linalg.eigvalsh(spreads)[:, -1].sqrt().tolist()
-    cycles = torch.linalg.vector_norm(match_back(target_map, source_map, places[:, 0]) - points, dim=1).tolist()
-    deviations = _deviations(similarity[:, scored]).tolist()
+    returned = match_back(target_map, source_map, places[:, 0], source_mask=source_mask, peak=peak)
+    cycles = torch.linalg.vector_norm(returned - points, dim=1).tolist()
+    deviations = level_and_deviation(similarity, scored)[1].tolist()
     margins = _margins(peaks)
     patch_px = patch_side(source_map.grid)
 
     findings = []
     for k, uuid in enumerate(uuids):
-        state, reason = decide(
-            cycle_px=cycles[k], patch_px=patch_px, margin=margins[k], deviation=deviations[k], limits=limits
+        cues = Cues(
+            lead=_lead(margins[k], deviations[k]),
+            cycle=cycles[k] / patch_px,
+            entropy=entropies[k] if deviations[k] > _EVEN else 1.0,
         )
+        verdict = judge(cues, calibration)
         best, *others = (
             Peak(tuple(xy), value)
             for xy, value in zip(places[k].tolist(), peaks.values[k].tolist(), strict=True)
@@ -117,8 +145,10 @@ def _locate(
                 uuid=uuid,
                 source_xy=tuple(points[k].tolist()),
                 target_xy=best.xy,
-                state=state,
-                reason=reason,
+                state=verdict.state,
+                reason=verdict.reason,
+                confidence=verdict.confidence,
+                cues=cues,
                 similarity=best.similarity,
                 margin=margins[k] or 0.0,
                 cycle_px=cycles[k],
@@ -130,7 +160,7 @@ def _locate(
                 grid=grid,
                 spec=target_map.spec,
                 stamp=target_map.stamp,
-                limits=limits,
+                calibration=calibration,
                 image_size=image_size,
                 source_size=source_map.grid.frame.source_size,
                 target_size=grid.frame.source_size,
@@ -140,14 +170,27 @@ def _locate(
 
 
 def match_back(
-    target_map: FeatureMap, source_map: FeatureMap, points_target: Float[Tensor, "p ndim"]
+    target_map: FeatureMap,
+    source_map: FeatureMap,
+    points_target: Float[Tensor, "p ndim"],
+    *,
+    source_mask: Bool[Tensor, "*source"] | None = None,
+    peak: PeakRule = "parabola",
 ) -> Float64[Tensor, "p ndim"]:
-    """For each point of the target the place of the source that is most like it, in source pixels."""
+    """For each point of the target the place of the source that is most like it, in source pixels.
+
+    Args:
+        source_map: of the source.
+        target_map: of the target.
+        points_target: the points, in target pixels.
+        source_mask: patches of the source that may be an answer.
+        peak: as in `locate_points`.
+    """
     asked: Descriptors = target_map.at(points_target)
     similarity = source_map.similarity(asked).cpu()
-    scored = scored_cells(source_map.grid)
+    scored = _allowed(source_map.grid, source_mask)
     best = find_peaks(similarity, scored, radius=0.0, count=1)
-    return in_picture(source_map.grid, refine(similarity, scored, best.cells))[:, 0]
+    return in_picture(source_map.grid, PLACED[peak](similarity, scored, best.cells))[:, 0]
 
 
 def in_picture(grid: PatchGrid, at: Float64[Tensor, "p m ndim"]) -> Float64[Tensor, "p m ndim"]:
@@ -163,10 +206,14 @@ def patch_side(grid: PatchGrid) -> float:
     return math.prod(sides) ** (1 / len(sides))
 
 
-def _deviations(values: Float[Tensor, "p n"]) -> Float[Tensor, " p"]:
-    """Standard deviation of each row; torch's own `std` takes four times as long."""
-    away: Tensor = torch.linalg.vector_norm(values - values.mean(dim=1, keepdim=True), dim=1)
-    return away / math.sqrt(values.shape[1])
+def _allowed(grid: PatchGrid, mask: Tensor | None) -> Tensor:
+    scored = scored_cells(grid)
+    return scored if mask is None else scored & mask
+
+
+def _lead(margin: float | None, deviation: float) -> float | None:
+    """Margin in standard deviations; `None` where there is no second place, or no place differs from another."""
+    return None if margin is None or deviation <= _EVEN else margin / deviation
 
 
 def _margins(peaks: Peaks) -> list[float | None]:
@@ -175,7 +222,7 @@ def _margins(peaks: Peaks) -> list[float | None]:
     return [lead if there else None for lead, there in zip(leads, peaks.present[:, 1].tolist(), strict=True)]
 
 
-def _in_pixels(spread: Float64[Tensor, "k ndim ndim"], grid: PatchGrid) -> Float64[Tensor, "k ndim ndim"]:
+def in_pixels(spread: Float64[Tensor, "k ndim ndim"], grid: PatchGrid) -> Float64[Tensor, "k ndim ndim"]:
     """Covariances in cells squared as source pixels squared."""
     side = torch.diag(torch.tensor(_cell_sides(grid)[::-1], dtype=torch.float64))
     return side @ spread @ side

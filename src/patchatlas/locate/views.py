@@ -5,6 +5,7 @@ wrongly marked votes for somewhere else; it is left out and named, rather than a
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from patchatlas.errors import ShapeError
 from patchatlas.features import FeatureMap
+from patchatlas.geometry.turns import Turn
 from patchatlas.locate.result import Finding, Point
 from patchatlas.locate.search import RADIUS, locate_points, patch_side
+from patchatlas.matching.confidence import Calibration, Cues
 from patchatlas.matching.consensus import Consensus, meet
-from patchatlas.matching.verdict import Limits, State, decide_together
+from patchatlas.matching.verdict import State, judge
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Vote:
         source_xy: the mark in it.
         target_xy: its own best place in the target.
         state: what it alone would answer.
+        confidence: how sure it alone would be.
+        turn: how the view was laid down when it was encoded.
         cycle_px: its own cycle, in pixels of the view.
         spread_px: how wide its peak is, in target pixels.
         weight: how much it counted.
@@ -42,6 +47,8 @@ class Vote:
     source_xy: Point
     target_xy: Point
     state: State
+    confidence: float
+    turn: Turn
     cycle_px: float
     spread_px: float
     weight: float
@@ -84,13 +91,13 @@ def locate_from_views(
     views: Sequence[str],
     uuid: str,
     image_size: int,
-    limits: Limits | None = None,
+    calibration: Calibration | None = None,
 ) -> ViewsFinding:
     """Find one landmark in a target from all its views.
 
-    A view's weight is one plus what it has of the two cues of `matching.verdict`: a short cycle and a clear lead. Votes
-    agree within `RADIUS` patches of the target. `absent` and `uncertain` views vote too: a weak best place that many
-    views share is evidence.
+    A view's weight is one plus twice its own confidence. Votes agree within `RADIUS` patches of the target. `absent`
+    and `uncertain` views vote too: a weak best place that many views share is evidence. The state is that of the cues
+    of the views that agree (the median of each), of how many they are, and of their part of the weight.
 
     Args:
         source_maps: one a view, made in the same way as the target's.
@@ -99,7 +106,7 @@ def locate_from_views(
         views: names of the views.
         uuid: whose landmark it is; a label.
         image_size: long side of all encoder inputs, for the record.
-        limits: where found, uncertain and absent part for a view by itself.
+        calibration: makes probabilities of cues; that of the encoder if not given.
 
     Raises:
         ShapeError: no view, or not one map and name a point.
@@ -112,13 +119,32 @@ def locate_from_views(
         )
     alone = [
         locate_points(
-            source_map, target_map, points_source[v : v + 1], uuids=[uuid], image_size=image_size, limits=limits
+            source_map,
+            target_map,
+            points_source[v : v + 1],
+            uuids=[uuid],
+            image_size=image_size,
+            calibration=calibration,
         )[0]
         for v, source_map in enumerate(source_maps)
     ]
-    cycles = [f.cycle_px / patch_side(m.grid) for f, m in zip(alone, source_maps, strict=True)]
-    weights = torch.tensor([_weight(f, cycle) for f, cycle in zip(alone, cycles, strict=True)], dtype=torch.float64)
-    patch_px = patch_side(target_map.grid)
+    return meet_views(alone, views=views)
+
+
+def meet_views(alone: Sequence[Finding], *, views: Sequence[str]) -> ViewsFinding:
+    """What several views of one landmark, each looked for by itself in one target, say together.
+
+    Args:
+        alone: one a view, best as `locate_points` gives them.
+        views: names of the views.
+
+    Raises:
+        ShapeError: no view, or not one name a view.
+    """
+    if len(alone) != len(views) or not views:
+        raise ShapeError(f"{len(alone)} findings and {len(views)} names of views; give one name each, and at least one")
+    weights = torch.tensor([1 + 2 * finding.confidence for finding in alone], dtype=torch.float64)
+    patch_px = patch_side(alone[0].grid)
     together = _meet(alone, weights, patch_px, leave_out=None)
     assert together is not None, "there is at least one view"
 
@@ -132,6 +158,8 @@ def locate_from_views(
                 source_xy=finding.source_xy,
                 target_xy=finding.target_xy,
                 state=finding.state,
+                confidence=finding.confidence,
+                turn=finding.turn,
                 cycle_px=finding.cycle_px,
                 spread_px=finding.spread_px,
                 weight=float(weights[v]),
@@ -141,28 +169,35 @@ def locate_from_views(
             )
         )
     agreeing = [v for v in range(len(alone)) if together.agrees[v]]
-    closest = min(agreeing, key=lambda v: (cycles[v], v))
+    closest = min(agreeing, key=lambda v: (alone[v].cues.cycle, v))
     if len(alone) == 1:
         return ViewsFinding(alone[0], tuple(votes), 0, together.support)
-    state, reason = decide_together([alone[v].state for v in agreeing], views=len(alone), support=together.support)
+    cues = _cues_together([alone[v].cues for v in agreeing], support=together.support)
+    verdict = judge(cues, alone[closest].calibration)
     spread = torch.linalg.eigvalsh(together.covariance)[-1].sqrt()
     finding = replace(
         alone[closest],
         target_xy=tuple(together.place.tolist()),
         covariance=tuple(tuple(row) for row in together.covariance.tolist()),
         spread_px=float(spread),
-        state=state,
-        reason=f"{reason}; of {views[closest]}: {alone[closest].reason}",
+        state=verdict.state,
+        confidence=verdict.confidence,
+        cues=cues,
+        reason=f"{len(agreeing)} of {len(alone)} views agree; {verdict.reason}",
     )
     return ViewsFinding(finding, tuple(votes), closest, together.support)
 
 
-def _weight(finding: Finding, cycle: float) -> float:
-    """1 for a view that knows nothing, up to 3 for one with a short cycle and a clear lead."""
-    deviation = float(finding.similarity_map[finding.scored].std(correction=0))
-    lead = finding.margin / deviation if deviation > 0 else 0.0
-    limits = finding.limits
-    return 1 + min(1.0, limits.cycle_found / max(cycle, 1e-9)) + min(1.0, lead / max(limits.lead, 1e-9))
+def _cues_together(agreeing: Sequence[Cues], *, support: float) -> Cues:
+    """The cues of a place that several views agree on."""
+    leads = [cues.lead for cues in agreeing if cues.lead is not None]
+    return Cues(
+        lead=statistics.median(leads) if leads else None,
+        cycle=statistics.median(cues.cycle for cues in agreeing),
+        entropy=statistics.median(cues.entropy for cues in agreeing),
+        views=len(agreeing),
+        agreement=support,
+    )
 
 
 def _meet(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from patchatlas.errors import ShapeError
@@ -51,14 +52,17 @@ def merge_places(
 
     Best first, as in non-maximum suppression; of equals the first.
     """
-    stands_for = torch.arange(len(places))
-    kept: list[int] = []
+    if not len(places):
+        return torch.zeros(0, dtype=torch.long)
+    near = cKDTree(places.numpy()).query_ball_point(places.numpy(), radius, return_sorted=True)
+    stands_for = torch.full((len(places),), -1)
+    kept = np.zeros(len(places), dtype=bool)
     for index in torch.argsort(values, descending=True, stable=True).tolist():
-        if kept:
-            apart = torch.linalg.vector_norm(places[kept] - places[index], dim=1)
-            nearest = int(apart.argmin())
-            if apart[nearest] <= radius:
-                stands_for[index] = kept[nearest]
-                continue
-        kept.append(index)
+        better = [n for n in near[index] if kept[n]]
+        if better:
+            apart = torch.linalg.vector_norm(places[better] - places[index], dim=1)
+            stands_for[index] = better[int(apart.argmin())]
+        else:
+            kept[index] = True
+            stands_for[index] = index
     return stands_for

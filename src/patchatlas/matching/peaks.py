@@ -16,6 +16,14 @@ from torch import Tensor
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.grid import PatchGrid
 
+SOFT_REACH = 1
+SOFT_TEMPERATURE = 0.7
+"""Cells to each side and temperature of a soft peak. Of 1, 2, 3 and 5 cells and 0.1 to 1.5 deviations the pair with the
+least mean error: 0.19 cells (2 cells with 0.5: 0.22; 5 with 0.3: 0.29) where a parabola has 0.16 and the best cell's
+centre 0.41. Measured with bundled:sift on 114 marks of 20 development cases (homography, nonrigid) whose best cell lies
+within 1.5 cells of the truth."""
+
+_EVEN = 1e-6  # float32 cosines of equal vectors differ by some 1e-7
 _ROUNDING = 1e-6  # pixels; a mark on the very edge of the picture is the centre of its patch, give or take float64
 
 
@@ -61,11 +69,13 @@ def find_peaks(
     if not scored.any():
         raise ShapeError("no patch of this map has its centre in the picture; take a larger image size")
     shape = scored.shape
-    values = similarity.masked_fill(~scored, -torch.inf).flatten(1)
+    values = similarity.flatten(1) + torch.where(scored, 0.0, -torch.inf).flatten()  # a third of masked_fill's time
     near = _ball(radius, len(shape), device=similarity.device)
     cells, found = [], []
     for _ in range(count):
-        best, at = values.max(dim=1)
+        # numpy's argmax takes a twentieth of the time of torch's max along rows.
+        at = torch.from_numpy(values.numpy(force=True).argmax(axis=1)).to(values.device)
+        best = values.gather(1, at[:, None])[:, 0]
         cell = torch.stack(torch.unravel_index(at, shape), dim=1)
         cells.append(torch.where(best[:, None] > -torch.inf, cell, 0))
         found.append(best)
@@ -102,16 +112,74 @@ def refine(
     return torch.stack(tops, dim=-1)
 
 
-def covariance(
+def soft_argmax(
+    similarity: Float[Tensor, "k *shape"],
+    scored: Bool[Tensor, "*shape"],
+    cells: Int64[Tensor, "k m ndim"],
+    *,
+    reach: int = SOFT_REACH,
+    temperature: float = SOFT_TEMPERATURE,
+) -> Float64[Tensor, "k m ndim"]:
+    """Where peaks are, each as the mean of the cells about it, weighted by the softmax of their similarity.
+
+    Args:
+        cells: of the peaks, as `find_peaks` gives them.
+        reach: cells to each side that are looked at.
+        temperature: of the softmax, in standard deviations of the map, so that encoders with narrow and wide ranges of
+            similarity are treated alike. Where all cells are the same, every one counts the same.
+
+    Returns:
+        (x, y[, z]) in cell coordinates, within `reach` cells of the peak's centre.
+
+    Raises:
+        ShapeError: a temperature that is not above 0, or a negative reach.
+    """
+    if not temperature > 0 or reach < 0:
+        raise ShapeError(f"temperature {temperature} and reach {reach}; need one above 0 and one of at least 0")
+    m, ndim = cells.shape[1:]
+    side = torch.arange(-reach, reach + 1, device=similarity.device)
+    window = (cells[:, :, None] + torch.cartesian_prod(*[side] * ndim).reshape(-1, ndim)).flatten(1, 2)
+    deviation = level_and_deviation(similarity, scored)[1].clamp(min=_EVEN)
+    heights = _read(similarity, window) / (temperature * deviation[:, None])
+    heights = heights.masked_fill(~_among(scored, window), -torch.inf)
+    weights = heights.unflatten(1, (m, -1)).softmax(dim=2)  # (k, m, cells of the window)
+    centres = window.flip(2).double() + 0.5
+    return torch.einsum("kmw,kmwi->kmi", weights, centres.unflatten(1, (m, -1)))
+
+
+def level_and_deviation(
+    similarity: Float[Tensor, "k *shape"], scored: Bool[Tensor, "*shape"]
+) -> tuple[Float64[Tensor, " k"], Float64[Tensor, " k"]]:
+    """Mean and standard deviation of the scored cells of each map; the others must be finite all the same."""
+    maps, share = similarity.flatten(1), scored.flatten().to(similarity) / scored.sum()
+    level = maps @ share  # as products with a vector a tenth of the time that picking the scored cells takes
+    deviation = ((maps - level[:, None]).square() @ share).sqrt()
+    return level.double(), deviation.double()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the mass of each peak lies about a point.
+
+    Attributes:
+        covariance: second moments (x first), in cells squared.
+        entropy: of the masses of the cells, 0 all in one, 1 the same in each.
+    """
+
+    covariance: Float64[Tensor, "k ndim ndim"]
+    entropy: Float64[Tensor, " k"]
+
+
+def shape_about(
     similarity: Float[Tensor, "k *shape"],
     scored: Bool[Tensor, "*shape"],
     at: Float64[Tensor, "k ndim"],
     *,
     reach: int,
-) -> Float64[Tensor, "k ndim ndim"]:
-    """How far the mass of a peak lies from `at`, as second moments (x first), in cells squared.
+) -> Shape:
+    """How far the mass of a peak lies from `at`, and how evenly it is spread.
 
-    The mass of a cell is what its similarity has above half height, midway between the median of the map and the
+    The mass of a cell is what its similarity has above half height, midway between the mean of the map and the
     largest value near `at`, spread evenly over the cell (which by itself has a variance of 1/12 along each axis). No
     temperature is involved, so encoders with narrow and wide ranges of similarity are measured alike.
 
@@ -125,7 +193,7 @@ def covariance(
     window = own[:, None] + torch.cartesian_prod(*[side] * len(shape))
     usable = _among(scored, window)
     values = _read(similarity, window)
-    middle = similarity.flatten(1)[:, scored.flatten()].median(dim=1).values.double()
+    middle, _ = level_and_deviation(similarity, scored)
     half = (values.masked_fill(~usable, -torch.inf).amax(dim=1) + middle) / 2
     mass = torch.where(usable, (values - half[:, None]).clamp(min=0), 0.0)
     flat = ~mass.any(dim=1, keepdim=True)  # every cell is as good as any other
@@ -133,7 +201,9 @@ def covariance(
     mass = mass / mass.sum(dim=1, keepdim=True)
     away = window.flip(2) + 0.5 - at[:, None]
     cell = torch.eye(len(shape), dtype=torch.float64, device=similarity.device) / 12
-    return torch.einsum("kw,kwi,kwj->kij", mass, away, away) + cell
+    second_moments = torch.einsum("kw,kwi,kwj->kij", mass, away, away) + cell
+    most = usable.sum(dim=1).clamp(min=2).log()  # one cell alone has no entropy, out of as much as two may have
+    return Shape(second_moments, torch.special.entr(mass).sum(dim=1) / most)
 
 
 def _ball(radius: float, ndim: int, *, device: torch.device) -> Tensor:

@@ -1,12 +1,15 @@
 """Where a landmark should be, by the landmarks that were found: one smooth map from source to target, fitted robustly.
 
-Axes: m matches, p points; points are (x, y) in source or target pixels. Three kinds of map, from stiff to soft:
-`similarity` (turn, scale, shift: 4 numbers), `affine` (6), `thin-plate` (an affine map and a smooth bending of it,
-after Bookstein 1989). Which of them is used is decided by how well each predicts matches that it was not shown.
+Axes: m matches, i inliers, p points; points are (x, y) in source or target pixels. Three kinds of map, from stiff to
+soft: `similarity` (turn, scale, shift: 4 numbers), `affine` (6), `thin-plate` (an affine map and a smooth bending of
+it, after Bookstein 1989). Which of them is used is decided by how well each predicts matches that it was not shown.
+
+Each kind is a linear smoother: what it predicts is a sum of the inliers' targets under weights that depend on the
+sources alone (`_weights`). So a map fitted without one match, and how sure a prediction is, follow from the weights;
+nothing is fitted again.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -14,7 +17,6 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64
-from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 
 from patchatlas.errors import ShapeError
@@ -28,6 +30,17 @@ SAMPLES = 2000
 """Pairs (and threes) of matches tried as the whole truth; all pairs up to 63 matches. With half of the matches wrong
 one pair in four and one three in eight is right, so the chance that none of so many is, is nothing."""
 
+CHANCE = 1.0
+"""Sets of matches as large as the one found that may be expected to agree by chance, at most: the usual level of
+a-contrario detection (Desolneux, Moisan and Morel 2000; for point matches Moisan and Stival 2004)."""
+
+SURE_WEIGHT = 3.0
+"""What a match that is known to be right counts for where others count 1."""
+
+SMOOTHING = 0.1
+"""Weight of a thin plate's bending against its misses, in units of the source's extent. Of 0, 1e-4, 1e-3, 0.01, 0.1 and
+1 the best on matches left out: 120 smooth warps of 0.5 to 3 % of the extent with noise of 0.5 %."""
+
 Array = np.ndarray
 
 
@@ -40,6 +53,7 @@ class Prior:
         inliers: matches that it agrees with.
         error_px: root mean square distance, in target pixels, between an inlier and where the map puts it when fitted
             without it.
+        held_out: where the map puts each match in the target, an inlier when fitted without it.
         source: the inliers in the source.
         target: the inliers in the target.
     """
@@ -47,30 +61,41 @@ class Prior:
     kind: Kind
     inliers: Bool[Tensor, " m"]
     error_px: float
+    held_out: Float64[Tensor, "m 2"]
     source: Float64[Tensor, "i 2"]
     target: Float64[Tensor, "i 2"]
 
     def predict(self, points_source: Float64[Tensor, "p 2"]) -> Float64[Tensor, "p 2"]:
         """Where points of the source should be in the target."""
-        mapped = _FITS[self.kind](self.source.numpy(), self.target.numpy())
-        return torch.from_numpy(mapped(points_source.numpy()))
+        weights = _weights(self.kind, self.source.numpy(), points_source.numpy())
+        return torch.from_numpy(_plane(weights @ _complex(self.target.numpy())))
 
     def deviations(self, points_source: Float64[Tensor, "p 2"]) -> Float64[Tensor, " p"]:
-        """Standard deviation of each prediction along each axis, in target pixels.
+        """Standard deviation along each axis of where a match is found about its prediction, in target pixels.
 
-        `error_px` over the square root of 2, and more outside the inliers: it grows with the distance from their middle
-        in units of their own spread (the leverage of linear regression, with m for its least).
+        `error_px` over the square root of 2 among the inliers, and more away from them. By linear regression the
+        variance is that of a match times one plus the sum of the squared weights. That is for a map of the right kind;
+        for others, whose error grows on the way from one inlier to the next, the deviation is also in proportion to
+        the distance to the nearest (other) inlier, where it is more than usual among inliers.
         """
-        middle = self.source.mean(dim=0)
-        spread = (self.source - middle).square().sum(dim=1).mean().clamp(min=1e-12)
-        beyond = (points_source - middle).square().sum(dim=1) / spread
-        return self.error_px / math.sqrt(2) * (1 + beyond / len(self.source)).sqrt()
+        source, points = self.source.numpy(), points_source.numpy()
+        weights = _weights(self.kind, source, np.concatenate([source, points]))
+        own, asked = np.split(1 + (abs(weights) ** 2).sum(axis=1), [len(source)])
+        beyond = _to_nearest(points, source) / np.sqrt((_to_nearest(source, source) ** 2).mean())
+        usual = self.error_px / math.sqrt(2) / math.sqrt(own.mean())
+        return torch.from_numpy(usual * np.sqrt(asked) * np.maximum(beyond, 1))
 
 
 def fit_prior(
-    source: Float64[Tensor, "m 2"], target: Float64[Tensor, "n 2"], *, tolerance: float, kind: Kind | None = None
+    source: Float64[Tensor, "m 2"],
+    target: Float64[Tensor, "n 2"],
+    *,
+    tolerance: float,
+    kind: Kind | None = None,
+    sure: Bool[Tensor, " m"] | None = None,
+    chance: float = CHANCE,
 ) -> Prior | None:
-    """The smooth map that most matches agree with, or `None` if fewer than three do.
+    """The smooth map that most matches agree with, or `None` if fewer than three do, or no more than by chance.
 
     Pairs of matches are tried as a similarity, threes as an affine map; the one with the least sum of squared misses,
     each capped at the square of 3 tolerances (MSAC, Torr and Zisserman 2000), says which matches belong together. Each
@@ -78,11 +103,18 @@ def fit_prior(
     compared by the same capped sum, in which an inlier's miss is that of the map fitted without it: a softer one must
     be better by a fifth, and misses below a twentieth of the tolerance count as none.
 
+    Matches that agree by chance are no map: their number must be more than can be expected among matches spread at
+    random over the rectangle that they fill in the target, unless enough of them are sure. Nor are matches
+    that all fall on one spot of the target, whatever shrinks onto it.
+
     Args:
         source: matches, in source pixels.
         target: the same, in target pixels.
         tolerance: how far a right match may be off by itself, in target pixels.
         kind: this kind of map and no other.
+        sure: matches that are known to be right; they weigh more. None if not given.
+        chance: how many sets as large may be expected by chance; more than 1 where maps are judged by something else
+            as well.
 
     Raises:
         ShapeError: not as many points in the target as in the source, or a tolerance that is not positive.
@@ -91,52 +123,82 @@ def fit_prior(
         raise ShapeError(f"{len(source)} points and {len(target)}, tolerance {tolerance}; need as many, and above 0")
     kinds: tuple[Kind, ...] = ("similarity", "affine", "thin-plate") if kind is None else (kind,)
     before, after = source.numpy(), target.numpy()
+    known = np.zeros(len(source), dtype=bool) if sure is None else sure.numpy()
+    counts = np.where(known, SURE_WEIGHT, 1.0)
     if len(source) < min(LEAST[one] for one in kinds):
         return None
     limit = 3 * tolerance
     best: tuple[float, Prior] | None = None
     for one in kinds:
-        agrees = _consensus(before, after, limit=limit, size=2 if one == "similarity" else 3)
-        settled = _settle(one, before, after, agrees, limit=limit)
-        if settled is None:
+        size = 2 if one == "similarity" else 3
+        agrees = _consensus(before, after, counts, limit=limit, size=size)
+        if known[agrees].sum() < LEAST[one] and _expected_by_chance(after, agrees, limit=limit, size=size) > chance:
             continue
-        inliers, misses = settled
-        misses = np.maximum(misses, tolerance / 20)
-        cost = float(np.minimum(misses, limit) @ np.minimum(misses, limit)) + (~inliers).sum() * limit**2
+        agrees = _settle(one, before, after, agrees, limit=limit)
+        if agrees.sum() < LEAST[one] or not _spans_plane(before[agrees]) or _is_spot(after[agrees], limit):
+            continue
+        weights = _weights(one, before[agrees], before)
+        put = weights @ _complex(after[agrees])
+        put[agrees] = _without_own(weights[agrees], _complex(after[agrees]))
+        misses = np.maximum(abs(put - _complex(after))[agrees], tolerance / 20)
+        cost = float(counts[agrees] @ np.minimum(misses, limit) ** 2) + counts[~agrees].sum() * limit**2
         if best is None or cost < 0.8 * best[0]:
             error = float(np.sqrt(np.mean(misses**2)))
-            best = cost, Prior(one, torch.from_numpy(inliers), error, source[inliers], target[inliers])
+            inliers, held_out = torch.from_numpy(agrees), torch.from_numpy(_plane(put))
+            best = cost, Prior(one, inliers, error, held_out, source[inliers], target[inliers])
     return None if best is None else best[1]
 
 
-def _settle(
-    kind: Kind, source: Array, target: Array, agrees: Array, *, limit: float, rounds: int = 5
-) -> tuple[Array, Array] | None:
-    """Inliers that a kind of map settles on, and its miss of each when left out; `None` if they are too few."""
+def _settle(kind: Kind, source: Array, target: Array, agrees: Array, *, limit: float, rounds: int = 5) -> Array:
+    """Inliers that a kind of map settles on, from those to begin with."""
     for _ in range(rounds):
         if agrees.sum() < LEAST[kind] or not _spans_plane(source[agrees]):
-            return None
-        mapped = _FITS[kind](source[agrees], target[agrees])
-        now = np.linalg.norm(mapped(source) - target, axis=1) <= limit
+            return agrees
+        mapped = _weights(kind, source[agrees], source) @ _complex(target[agrees])
+        now: Array = abs(mapped - _complex(target)) <= limit
         if (now == agrees).all():
-            break
+            return agrees
         agrees = now
-    if agrees.sum() < LEAST[kind] or not _spans_plane(source[agrees]):
-        return None
-    return agrees, _left_out(kind, source[agrees], target[agrees])
+    return agrees
 
 
-def _left_out(kind: Kind, source: Array, target: Array) -> Array:
-    """How far each match is from where the map that the others give puts it."""
-    misses = np.empty(len(source))
-    for k in range(len(source)):
-        kept = np.arange(len(source)) != k
-        mapped = _FITS[kind](source[kept], target[kept])
-        misses[k] = np.linalg.norm(mapped(source[k : k + 1]) - target[k : k + 1])
-    return misses
+def _without_own(weights: Array, target: Array) -> Array:
+    """What each inlier would be predicted to be by the others: (f - w y) / (1 - w), f the fit, w its own weight in it.
+
+    Exact for least squares, and for penalised ones at a fixed penalty (Craven and Wahba 1979, lemma 3.1).
+    """
+    own = weights.diagonal()
+    without: Array = (weights @ target - own * target) / np.maximum(1 - own.real, 1e-9)
+    return without
 
 
-def _consensus(source: Array, target: Array, *, limit: float, size: int) -> Array:
+def _expected_by_chance(target: Array, agrees: Array, *, limit: float, size: int) -> float:
+    """Number of sets as large as this one that matches without any order would hold, on average.
+
+    Choices of `size` matches that fix a map, times choices of the others that agree with it, times the chance that
+    these do: the part of the rectangle about all matches within `limit` of one point.
+    """
+    m, found = len(target), int(agrees.sum())
+    if found <= size:
+        return math.inf
+    width, height = np.ptp(target, axis=0)
+    share = min(1.0, math.pi * limit**2 / max(float(width * height), 1e-12))
+    ways = _log_choices(m, size) + _log_choices(m - size, found - size)
+    return math.exp(min(ways + (found - size) * math.log(share), 700.0))
+
+
+def _to_nearest(points: Array, others: Array) -> Array:
+    """Distance from each point to the nearest of the others that is not the point itself."""
+    apart = np.linalg.norm(points[:, None] - others[None], axis=2)
+    nearest: Array = np.where(apart > 0, apart, np.inf).min(axis=1)
+    return nearest
+
+
+def _log_choices(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _consensus(source: Array, target: Array, counts: Array, *, limit: float, size: int) -> Array:
     """Matches that agree with the map of the best pair (a similarity) or three (an affine map)."""
     everything = math.comb(len(source), size)
     if everything <= SAMPLES:
@@ -155,9 +217,10 @@ def _consensus(source: Array, target: Array, *, limit: float, size: int) -> Arra
         return np.zeros(len(source), dtype=bool)
     maps = np.linalg.solve(raised[usable], images[usable])
     mapped: Array = np.concatenate([source, np.ones((len(source), 1))], axis=1) @ maps
-    misses = np.linalg.norm(mapped - target, axis=2)
-    cost = (np.minimum(misses, limit) ** 2).sum(axis=1)
-    agrees: Array = misses[cost.argmin()] <= limit
+    mapped -= target
+    missed = np.square(mapped, out=mapped).sum(axis=2)
+    cost = np.minimum(missed, limit**2) @ counts
+    agrees: Array = missed[cost.argmin()] <= limit**2
     return agrees
 
 
@@ -174,41 +237,49 @@ def _spans_plane(points: Array) -> bool:
     return bool(away[-1] > 1e-6 * max(away[0], 1e-12))
 
 
-def _similarity(source: Array, target: Array) -> Callable[[Array], Array]:
-    """Least squares z -> a z + b, in complex numbers."""
-    z, w = source[:, 0] + 1j * source[:, 1], target[:, 0] + 1j * target[:, 1]
-    away = z - z.mean()
-    a = np.vdot(away, w - w.mean()) / np.vdot(away, away).real
-    b = w.mean() - a * z.mean()
-
-    def mapped(points: Array) -> Array:
-        at = a * (points[:, 0] + 1j * points[:, 1]) + b
-        return np.stack([at.real, at.imag], axis=1)
-
-    return mapped
+def _is_spot(points: Array, limit: float) -> bool:
+    """Whether points lie so close together that any of them might be any other."""
+    return bool(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()) <= limit)
 
 
-def _affine(source: Array, target: Array) -> Callable[[Array], Array]:
-    """Least squares."""
-    middle = source.mean(axis=0)
-    raised = np.concatenate([source - middle, np.ones((len(source), 1))], axis=1)
-    solved = np.linalg.lstsq(raised, target, rcond=None)[0]
-    return lambda points: np.concatenate([points - middle, np.ones((len(points), 1))], axis=1) @ solved
+def _weights(kind: Kind, source: Array, at: Array) -> Array:
+    """What each match counts for at each of p points: (p, m), complex where x and y mix; each row sums to 1."""
+    match kind:
+        case "similarity":  # least squares z -> a z + b in complex numbers
+            z, middle = _complex(source), _complex(source).mean()
+            away = z - middle
+            weights = 1 / len(z) + np.outer(_complex(at) - middle, away.conj()) / (abs(away) ** 2).sum()
+        case "affine":  # least squares
+            weights = _raised(at, source) @ np.linalg.pinv(_raised(source, source))
+        case "thin-plate":  # smallest bending energy, traded against the misses
+            size = max(float(np.ptp(source, axis=0).max()), 1e-9)  # in units of it, one smoothing suits all pictures
+            flat, m = _raised(source, source) / [size, size, 1], len(source)
+            system = np.zeros((m + 3, m + 3))
+            system[:m, :m] = _bending(source / size, source / size) + SMOOTHING * np.eye(m)
+            system[:m, m:], system[m:, :m] = flat, flat.T
+            asked = np.concatenate([_bending(at / size, source / size), _raised(at, source) / [size, size, 1]], axis=1)
+            weights = np.linalg.solve(system, asked.T).T[:, :m]  # the system is symmetric
+    return np.asarray(weights)
 
 
-def _thin_plate(source: Array, target: Array) -> Callable[[Array], Array]:
-    """A thin plate that bends, but not so far as to hit every noisy match."""
-    size = max(float(np.ptp(source, axis=0).max()), 1e-9)  # in units of it, one smoothing suits all pictures
-    plate = RBFInterpolator(source / size, target, kernel="thin_plate_spline", smoothing=SMOOTHING)
-    return lambda points: np.asarray(plate(points / size))
+def _raised(points: Array, about: Array) -> Array:
+    """(x, y, 1), x and y from the middle of `about`."""
+    return np.concatenate([points - about.mean(axis=0), np.ones((len(points), 1))], axis=1)
 
 
-SMOOTHING = 0.1
-"""Weight of a thin plate's bending against its misses, in units of the source's extent. Of 0, 1e-4, 1e-3, 0.01, 0.1 and
-1 the best on matches left out: 120 smooth warps of 0.5 to 3 % of the extent with noise of 0.5 %."""
+def _bending(points: Array, centres: Array) -> Array:
+    """r^2 log r of all distances r."""
+    squared = ((points[:, None] - centres[None]) ** 2).sum(axis=2)
+    bending: Array = squared * np.log(np.maximum(squared, 1e-300)) / 2
+    return bending
 
-_FITS: dict[Kind, Callable[[Array, Array], Callable[[Array], Array]]] = {
-    "similarity": _similarity,
-    "affine": _affine,
-    "thin-plate": _thin_plate,
-}
+
+def _complex(points: Array) -> Array:
+    """x + i y."""
+    joined: Array = points[:, 0] + 1j * points[:, 1]
+    return joined
+
+
+def _plane(values: Array) -> Array:
+    """(x, y) of x + i y."""
+    return np.stack([values.real, values.imag], axis=1)

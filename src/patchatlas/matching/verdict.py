@@ -1,101 +1,70 @@
-"""Found, uncertain or absent: a plain rule over two cues that have no scale of their own, with the reason in words.
+"""Found, uncertain or absent: where a calibrated probability lies, and in words which cue speaks loudest."""
 
-The cues are the cycle, how far from the mark the best place matches back to, measured in patches, and the lead over the
-runner-up, measured in standard deviations of the similarity map. Cosines themselves are not used: what is high for one
-encoder is low for another.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from patchatlas.errors import UsageError
+from patchatlas.matching.confidence import Calibration, Cue, Cues
 
 State = Literal["found", "uncertain", "absent"]
 
-_EVEN = 1e-6  # float32 cosines of equal vectors differ by some 1e-7
 
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Where the rule draws its lines.
-
-    Chosen with `bundled:sift` on the development pairs of benchmarks/locate_pairs.py; docs/locate.md has the outcome on
-    pairs that were not used for it. Among N independent normal values the best leads the second by about
-    1 / sqrt(2 ln N) standard deviations, 0.25 for some thousand patches; a clear lead is about twice that.
+@dataclass(frozen=True)
+class Verdict:
+    """What is made of a place.
 
     Attributes:
-        cycle_found: longest cycle of a landmark that is found, in patches of the source.
-        cycle_absent: shortest cycle of one that is absent, in patches of the source.
-        lead: least lead that is clear, in standard deviations of the map.
-
-    Raises:
-        UsageError: not 0 < cycle_found <= cycle_absent, or a negative lead.
+        state: `found`, `uncertain` or `absent`.
+        confidence: probability that the place is right, 0..1.
+        reason: why, in words and numbers.
     """
 
-    cycle_found: float = 1.0
-    cycle_absent: float = 3.0
-    lead: float = 0.55
-
-    def __post_init__(self) -> None:
-        if not (0 < self.cycle_found <= self.cycle_absent and self.lead >= 0):
-            raise UsageError(f"{self} cannot be used; it needs 0 < cycle_found <= cycle_absent and 0 <= lead")
+    state: State
+    confidence: float
+    reason: str
 
 
-def decide(
-    *, cycle_px: float, patch_px: float, margin: float | None, deviation: float, limits: Limits | None = None
-) -> tuple[State, str]:
-    """The state of a landmark and why: found if both cues say so, absent if both speak against it, else uncertain.
+def judge(cues: Cues, calibration: Calibration) -> Verdict:
+    """The state of a landmark, how sure that is, and why.
 
-    Args:
-        cycle_px: distance from the mark to where the best place matches back to, in source pixels.
-        patch_px: side of a patch in source pixels.
-        margin: similarity of the best place less that of the runner-up; `None` where the map is too small to have one.
-        deviation: standard deviation of the similarity map; where it is 0 (but for rounding) no place differs
-            from another.
-        limits: the lines; the defaults if none are given.
+    Without a lead the state is `uncertain` whatever the probability: a place that was compared with nothing may be
+    right, and is no evidence of absence.
     """
-    limits = limits or Limits()
-    if deviation <= _EVEN:
-        return "uncertain", "every place of the target is equally like the mark; is one of the two on an even surface?"
-    if margin is None:
-        return (
-            "uncertain",
-            "the target has too few patches for a second place to compare with; take a larger image size",
-        )
-    near, far = limits.cycle_found * patch_px, limits.cycle_absent * patch_px
-    lead = margin / deviation
-    clear = lead >= limits.lead
-    back = f"the best place matches back to {cycle_px:.1f} px from the mark"
-    ahead = f"{lead:.2f} standard deviations of the map"
-    if cycle_px <= near and clear:
-        return "found", f"{back} (limit {near:.1f}) and leads by {ahead} (limit {limits.lead:g})"
-    if cycle_px >= far and not clear:
-        return "absent", f"{back} (limit {far:.1f}) and leads by only {ahead} (limit {limits.lead:g})"
-    if not clear:
-        return "uncertain", f"another place is nearly as good, only {ahead} behind (limit {limits.lead:g}); {back}"
-    return "uncertain", f"{back} (found within {near:.1f}), though it leads by {ahead} (limit {limits.lead:g})"
+    confidence = calibration.probability(cues)
+    if cues.lead is None:
+        return Verdict("uncertain", confidence, f"{_percent(confidence)} likely right: {_nothing_led(cues)}")
+    evidence = calibration.evidence(cues)
+    loudest_for = max(evidence, key=lambda cue: evidence[cue])
+    loudest_against = min(evidence, key=lambda cue: evidence[cue])
+    speaks_for = f"above all because {_words(loudest_for, cues)}"
+    speaks_against = f"{_words(loudest_against, cues)} speaks most against it"
+    if confidence >= calibration.found:
+        return Verdict("found", confidence, f"{_percent(confidence)} likely right, {speaks_for}")
+    if confidence <= calibration.absent:
+        return Verdict("absent", confidence, f"only {_percent(confidence)} likely right: that {speaks_against}")
+    return Verdict("uncertain", confidence, f"{_percent(confidence)} likely right: that {speaks_against}")
 
 
-def decide_together(agreeing: Sequence[State], *, views: int, support: float) -> tuple[State, str]:
-    """The state of a landmark that several views voted on, and why.
+def _percent(confidence: float) -> str:
+    """Never rounded to certainty."""
+    return f"{min(99, max(1, round(100 * confidence)))} %"
 
-    Found if at least half of the weight agrees, and either three views do, or two of which one is found by itself: two
-    votes fall within the same 4 patches by chance in about 1 of 60 targets of some 3000 patches. Absent if no two views
-    agree and none is more than absent by itself. Else uncertain.
 
-    Args:
-        agreeing: states of the views that agree, each by itself; one that agrees with none counts as agreeing with
-            itself.
-        views: how many voted; at least two.
-        support: part of all weight that agrees.
-    """
-    many = len(agreeing)
-    said = f"{many} of {views} views agree ({support:.0%} of the weight)"
-    if many < 2:
-        if agreeing[0] == "absent":
-            return "absent", f"no two of {views} views agree, and the best of them says absent"
-        return "uncertain", f"no two of {views} views agree"
-    if support >= 0.5 and (many >= 3 or "found" in agreeing):
-        return "found", said
-    return "uncertain", f"{said}, which is {'less than half' if support < 0.5 else 'too few, none of them sure'}"
+def _nothing_led(cues: Cues) -> str:
+    if cues.entropy == 1:
+        return "every place of the target is equally like the mark; is one of the two on an even surface?"
+    return "the target has too few patches for a second place to compare with; take a larger image size"
+
+
+def _words(cue: Cue, cues: Cues) -> str:
+    """What a cue says."""
+    lead = cues.lead or 0.0
+    ahead = "it leads the next best place by" if lead >= 0 else "it is less like the mark than another place, by"
+    said: dict[Cue, str] = {
+        "lead": f"{ahead} {abs(lead):.2f} standard deviations of the map",
+        "cycle": f"it matches back to {cues.cycle:.1f} patches from the mark",
+        "entropy": f"its peak has an entropy of {cues.entropy:.2f} (0 sharp, 1 flat)",
+        "views": f"{cues.views} views agree on it",
+        "agreement": f"{cues.agreement or 0:.0%} of the weight of all views agrees on it",
+        "residual": f"it lies {cues.residual or 0:.1f} sigma from where the other landmarks put it",
+    }
+    return said[cue]

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,10 @@ def child(request: dict[str, Any], answer: int) -> int:
     return code
 
 
-def serve() -> None:
-    """Answer requests until the input ends."""
-    import patchatlas.cli.features_build
-    import patchatlas.datasets.build.run  # noqa: F401
+def serve(modules: Sequence[str]) -> None:
+    """Answer requests until the input ends; `modules` are imported once, before the first."""
+    for module in modules:
+        import_module(module)
 
     for line in sys.stdin:
         reading, writing = os.pipe()
@@ -114,11 +115,11 @@ def serve() -> None:
 class ForkServer:
     """The other end: sends requests to a server that runs as a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         root = Path(__file__).parents[3]
         environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.datasets.build.fork_server"],
+            [sys.executable, "-m", "tests.datasets.build.fork_server", *modules],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root,
         )  # fmt: skip
 
@@ -141,9 +142,9 @@ class ForkServer:
 
 
 @contextmanager
-def fork_server() -> Iterator[ForkServer]:
-    """A server that ends with the block."""
-    server = ForkServer()
+def fork_server(*modules: str) -> Iterator[ForkServer]:
+    """A server that ends with the block, and has imported `modules`."""
+    server = ForkServer(modules)
     try:
         yield server
     finally:
@@ -151,4 +152,4 @@ def fork_server() -> Iterator[ForkServer]:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

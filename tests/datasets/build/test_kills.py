@@ -29,7 +29,7 @@ FEW = (("a.jpg", (90, 120)), ("b.png", (64, 64)), ("sub/c.jpg", (97, 61)), ("d.j
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
-    with fork_server() as started:
+    with fork_server("patchatlas.cli.features_build", "patchatlas.datasets.build.run") as started:
         yield started
 
 
