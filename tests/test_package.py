@@ -11,13 +11,18 @@ import patchatlas
 
 EXTRAS = [
     "av",
+    "blosc2",
     "cv2",
     "diffusers",
     "h5py",
+    "SimpleITK",
     "matplotlib",
+    "nibabel",
     "numba",
+    "pydicom",
     "ray",
     "supervision",
+    "tensorboard",
     "timm",
     "torchvision",
     "trackeval",
