@@ -206,7 +206,7 @@ def _summary(config: Config, session: "Session") -> str:
     lines += [f"note {one.file}: {one.reason}" for one in session.plan.notes]
     total = sum(one.proposed for one in session.marked)
     resumed = sum(one.resumed for one in session.marked)
-    again = f", {resumed} of them by an earlier run" if resumed else ""
+    again = f", {resumed} photos already done by an earlier run" if resumed else ""
     written = "; dry run, no mark was written" if config.dry_run else ""
     lines.append(
         f"{session.plan.name}: {total} proposed in {len(session.marked)} photos{again}, {len(session.skipped)} "

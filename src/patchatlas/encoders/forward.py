@@ -59,7 +59,7 @@ def affordable(cells: Sequence[int], spec: EncoderSpec, *, inputs: int, batch: i
     if one > budget:
         size = tuple(n * p for n, p in zip(cells, spec.patch, strict=True))
         raise ResourceError(
-            f"encoding {size} pixels at once takes about {one / 1e6:.0f} MB, the budget is {budget / 1e6:.0f} MB; use "
+            f"encoding {size} pixels at once takes about {one / 1e6:.3g} MB, the budget is {budget / 1e6:.3g} MB; use "
             "(smaller) windows, a smaller size or a larger budget"
         )
     return min(wanted, 1 + (budget - one) // (one - WORKSPACE))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.geometry.rowmajor import unravel
 
 SOFT_REACH = 1
 SOFT_TEMPERATURE = 0.7
@@ -76,7 +77,7 @@ def find_peaks(
         # numpy's argmax takes a twentieth of the time of torch's max along rows.
         at = torch.from_numpy(values.numpy(force=True).argmax(axis=1)).to(values.device)
         best = values.gather(1, at[:, None])[:, 0]
-        cell = torch.stack(torch.unravel_index(at, shape), dim=1)
+        cell = unravel(at, shape)
         cells.append(torch.where(best[:, None] > -torch.inf, cell, 0))
         found.append(best)
         around = cell[:, None] + near  # (k, cells of the ball, ndim)

@@ -16,6 +16,7 @@ from torch import Tensor
 from patchatlas.errors import ShapeError
 from patchatlas.features import FeatureMap
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.geometry.rowmajor import unravel
 from patchatlas.matching.peaks import scored_cells
 
 _AT_ONCE = 1 << 24
@@ -116,7 +117,7 @@ def mutual_nearest(
 def _coherent(partner: Int64[Tensor, "*source"], shape: tuple[int, ...]) -> Bool[Tensor, "*source"]:
     """Patches with a partner that along every axis have a neighbour whose partner lies beside theirs."""
     paired = partner != NOBODY
-    place = torch.stack(torch.unravel_index(partner.clamp(min=0), shape), dim=-1).double()
+    place = unravel(partner.clamp(min=0), shape).double()
     coherent = paired.clone()
     for axis in range(partner.ndim):
         step = torch.zeros(partner.ndim, dtype=torch.float64)

@@ -15,6 +15,7 @@ from torch import Tensor
 from patchatlas.encoders.protocol import Encoder
 from patchatlas.errors import InputError, MisalignedError, ResourceError
 from patchatlas.geometry.grid import PatchGrid
+from patchatlas.geometry.rowmajor import unravel
 
 HABIT = 0.25
 """The share of cells that a token is expected to be far from; how it answers those is its habit. A quarter rather than
@@ -109,9 +110,9 @@ def locate(changes: Float32[Tensor, "m n"], cells: Sequence[int], shape: tuple[i
     far = changes.kthvalue(max(1, math.ceil(HABIT * len(changes))), dim=0).values
     beyond = (changes - far).clamp(min=0)
     strength, peak = changes.max(dim=1)
-    index = torch.stack(torch.unravel_index(peak, shape), dim=1)
+    index = unravel(peak, shape)
     return Answers(
-        cells=torch.stack(torch.unravel_index(torch.tensor(cells), shape), dim=1),
+        cells=unravel(torch.tensor(cells), shape),
         peak=peak,
         peak_index=index,
         place=_balanced(beyond, peak, shape),
@@ -125,7 +126,7 @@ def _balanced(
     beyond: Float32[Tensor, "m n"], peak: Int64[Tensor, " m"], shape: tuple[int, ...]
 ) -> Float64[Tensor, "m g"]:
     """The peak moved by (after - before) / (before + peak + after) along each axis."""
-    index = torch.stack(torch.unravel_index(peak, shape), dim=1)
+    index = unravel(peak, shape)
     place = index.to(torch.float64)
     for axis, sides in enumerate(shape):
         step = math.prod(shape[axis + 1 :])

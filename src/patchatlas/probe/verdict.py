@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+from patchatlas.geometry.rowmajor import unravel
 from patchatlas.probe.fit import Fit, best_fit, fit_lines
 from patchatlas.probe.report import Verdict
 from patchatlas.probe.responses import Answers
@@ -131,7 +132,7 @@ def _shift(answers: Answers, shape: tuple[int, ...]) -> Finding | None:
     right = (answers.peak == target % count) & ~answers.silent
     cyclic = bool((~inside).any()) and _part(right[~inside]) >= EXPLAINED
     agreement = _part(right) if cyclic else _part(right[inside])
-    landed = torch.stack(torch.unravel_index(target % count, shape), dim=1) - answers.cells
+    landed = unravel(target % count, shape) - answers.cells
     over_the_end = inside & (landed != landed[inside].mode(dim=0).values).any(dim=1)
     if over_the_end.any():
         runs_on = _part(right[over_the_end]) >= EXPLAINED

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Complex, Float, Float64
 from torch import Tensor
 
+from patchatlas.geometry.rowmajor import unravel
+
 Values = Float[Tensor, "c *size"] | Complex[Tensor, "c *size"]
 
 
@@ -57,7 +59,7 @@ def find(
     floor = 1e-3 * float(norm.max())
     score = torch.where(enough & (norm > floor), product / norm.clamp(min=max(floor, 1e-30)), -1)
     best = int(score.argmax())
-    at = [int(index) for index in torch.unravel_index(torch.tensor(best), score.shape)]
+    at = unravel(torch.tensor(best), score.shape).tolist()
     placed = tuple(
         index if index < side else index - whole for index, side, whole in zip(at, picture.shape[1:], full, strict=True)
     )
