@@ -55,6 +55,12 @@ def opencv_doc() -> Path:
     return data_folder("opencv-doc")
 
 
+@pytest.fixture(scope="session")
+def head_ct() -> Path:
+    """Folder with Cranium.inv3 of Debian's invesalius-examples: the CT of a real head, so no test writes its face."""
+    return data_folder("invesalius-examples")
+
+
 def data_folder(name: str) -> Path:
     """The fetched files of a Debian package; skips or fails the test where they are absent."""
     if has_data(name):

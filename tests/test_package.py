@@ -14,6 +14,7 @@ EXTRAS = [
     "blosc2",
     "cv2",
     "diffusers",
+    "faiss",
     "h5py",
     "SimpleITK",
     "matplotlib",

@@ -1,4 +1,4 @@
-"""Fetch, by name, the Debian packages whose pictures the tests use; also says where they are kept.
+"""Fetch, by name, the Debian packages whose pictures and volumes the tests use; also says where they are kept.
 
 Nothing is installed: the package is downloaded with `apt-get download` and unpacked with `dpkg-deb -x`, and only the
 files named below are kept, in $PATCHATLAS_DATA/PACKAGE (by default ~/.cache/patchatlas/debian/PACKAGE), so that one
@@ -40,6 +40,12 @@ PACKAGES = {
             kept="usr/share/doc/opencv-doc/examples/data",
             copyright="usr/share/doc/opencv-doc/copyright",
             needed=("graf1.png", "graf3.png", "H1to3p.xml", "aloeL.jpg", "aloeR.jpg", "aloeGT.png", "vtest.avi"),
+        ),
+        Package(  # the CT of a real head: never draw its face, never copy it into a repository
+            name="invesalius-examples",
+            kept="usr/share/doc/invesalius-examples/examples",
+            copyright="usr/share/doc/invesalius-examples/copyright",
+            needed=("Cranium.inv3",),
         ),
     )
 }

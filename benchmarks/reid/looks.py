@@ -1,85 +1,82 @@
-"""Crops of tracklets, chosen and embedded, for the measurements of tracking and linking.
+"""Crops of tracklets, judged, chosen and embedded by the package's own parts, for the measurements of linking.
 
-A tracklet's time is cut into equal parts and the best crop of each part is taken. Best is a high score, little covered
-by boxes that stand in front (lower in the picture), whole within the picture, and large.
+One pass over the pictures, which are costly to draw: the crop of every tracked box is kept.
 """
 
-import math
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from patchatlas.arrays import ImageU8
-from patchatlas.reid.boxes import Observation, Tracklet
+from patchatlas.reid.boxes import Box, Tracklet
+from patchatlas.reid.embed.crops import cut
 from patchatlas.reid.embed.lab import LabEmbedder
-from patchatlas.reid.overlap import areas, intersections
+from patchatlas.reid.embed.looks import portrait_of
+from patchatlas.reid.embed.quality import Quality, sharpness
+from patchatlas.reid.files.embeddings import Embeddings, Row
 from patchatlas.reid.portraits import Portrait
+from patchatlas.reid.stages.follow import judged
 
 Key = tuple[int, int]
 """Track and frame."""
 
-BORDER_PX = 2
-CUT_OFF = 0.3
-"""What a crop at the edge of the picture is worth."""
 
-BEHIND = 0.3
-"""How much a box counts as covering that stands behind."""
-
-
-def qualities(observations: Sequence[Observation], size_hw: tuple[int, int]) -> dict[Key, float]:
-    """How much each box is worth, above 0."""
-    frames: dict[int, list[Observation]] = {}
-    for seen in observations:
-        frames.setdefault(seen.frame, []).append(seen)
-    worth = {}
-    h, w = size_hw
-    for together in frames.values():
-        boxes = torch.tensor([seen.box for seen in together], dtype=torch.float64)
-        in_front = torch.where(boxes[None, :, 3] > boxes[:, None, 3], 1.0, BEHIND)
-        covered = (intersections(boxes, boxes) / areas(boxes)[:, None] * in_front).fill_diagonal_(0).amax(dim=1)
-        for seen, hidden, area in zip(together, covered.tolist(), areas(boxes).tolist(), strict=True):
-            x0, y0, x1, y1 = seen.box
-            whole = x0 > BORDER_PX and y0 > BORDER_PX and x1 < w - BORDER_PX and y1 < h - BORDER_PX
-            value = seen.score * (1 - hidden) ** 2 * (1.0 if whole else CUT_OFF) * math.sqrt(area) / 84
-            worth[seen.track, seen.frame] = max(value, 1e-6)
-    return worth
+def crops_of(pictures: Iterable[ImageU8], tracklets: Sequence[Tracklet]) -> dict[Key, ImageU8]:
+    """The crop of every box."""
+    by_frame: dict[int, list[tuple[int, Box]]] = {}
+    for tracklet in tracklets:
+        for seen in tracklet.observations:
+            by_frame.setdefault(seen.frame, []).append((tracklet.id, seen.box))
+    crops = {}
+    for frame, picture in enumerate(pictures):
+        for number, box in by_frame.get(frame, []):
+            crops[number, frame] = cut(picture, box)
+    return crops
 
 
-def chosen(tracklet: Tracklet, worth: dict[Key, float], *, crops: int) -> list[int]:
-    """Frames of the best crops, spread over the time of the tracklet."""
-    frames = np.array([seen.frame for seen in tracklet.observations])
-    parts = np.array_split(frames, min(crops, len(frames)))
-    return [int(max(part, key=lambda frame: worth[tracklet.id, int(frame)])) for part in parts]
+def qualities(
+    tracklets: list[Tracklet], crops: dict[Key, ImageU8], size_hw: tuple[int, int]
+) -> tuple[dict[Key, Quality], float]:
+    """What each box is worth, and the seconds that it took."""
+    start = time.process_time()
+    sharp = {
+        (seen.frame, seen.box): sharpness(crops[tracklet.id, seen.frame])
+        for tracklet in tracklets
+        for seen in tracklet.observations
+    }
+    return judged(tracklets, size_hw, sharp), time.process_time() - start
 
 
 def embedded(
-    pictures: Iterable[ImageU8], tracklets: Sequence[Tracklet], frames: Sequence[Sequence[int]]
-) -> list[dict[int, torch.Tensor]]:
-    """For each tracklet the vectors of the crops in the frames named, in one pass over the video."""
+    tracklets: Sequence[Tracklet],
+    frames: Sequence[Sequence[int]],
+    crops: dict[Key, ImageU8],
+    quality: dict[Key, Quality],
+) -> Embeddings:
+    """Vectors of the crops in the frames named."""
     embedder = LabEmbedder()
-    wanted: dict[int, list[tuple[int, Observation]]] = {}
-    for index, (tracklet, own) in enumerate(zip(tracklets, frames, strict=True)):
-        for seen in tracklet.observations:
-            if seen.frame in set(own):
-                wanted.setdefault(seen.frame, []).append((index, seen))
-    vectors: list[dict[int, torch.Tensor]] = [{} for _ in tracklets]
-    for frame, picture in enumerate(pictures):
-        for index, seen in wanted.get(frame, []):
-            x0, y0, x1, y1 = seen.box
-            crop = picture[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
-            found, valid = embedder.embed_crops([crop])
-            if bool(valid[0]):
-                vectors[index][frame] = found[0]
-    return vectors
+    wanted = [
+        (tracklet, seen)
+        for tracklet, own in zip(tracklets, frames, strict=True)
+        for seen in tracklet.observations
+        if seen.frame in set(own)
+    ]
+    vectors, valid = embedder.embed_crops([crops[tracklet.id, seen.frame] for tracklet, seen in wanted])
+    rows = []
+    for (tracklet, seen), good in zip(wanted, valid.tolist(), strict=True):
+        one = quality[tracklet.id, seen.frame]
+        rows.append(Row(tracklet.id, seen.frame, seen.time_s, seen.box, good, one.worth, asdict(one)))
+    return Embeddings(vectors, tuple(rows), embedder.stamp, {})
 
 
-def portrait(
-    tracklet: Tracklet, vectors: dict[int, torch.Tensor], frames: Sequence[int], worth: dict[Key, float]
-) -> Portrait:
-    """The looks of a tracklet from the crops in the frames named, those that could be embedded."""
-    usable = [frame for frame in frames if frame in vectors]
-    rows = [vectors[frame] for frame in usable]
-    stacked = torch.stack(rows) if rows else torch.zeros(0, LabEmbedder().spec.dim)
-    weights = torch.tensor([worth[tracklet.id, frame] for frame in usable], dtype=torch.float64)
-    return Portrait(tracklet, tuple(usable), stacked, weights)
+def portraits(tracklets: Sequence[Tracklet], made: Embeddings) -> list[Portrait]:
+    """Looks of each tracklet, without cutting it."""
+    found = []
+    for tracklet in tracklets:
+        index = [k for k, row in enumerate(made.rows) if row.track == tracklet.id]
+        frames = [made.rows[k].frame for k in index]
+        worth = {made.rows[k].frame: made.rows[k].worth for k in index}
+        found.append(portrait_of(tracklet, frames, made.vectors[index], torch.tensor([made.rows[k].valid for k in index], dtype=torch.bool), worth))  # fmt: skip  # noqa: E501
+    return found

@@ -12,20 +12,21 @@ import supervision
 import torch
 import trackers
 
+from benchmarks.reid import looks
 from benchmarks.reid.generator import Episode
-from benchmarks.reid.looks import chosen, embedded, portrait, qualities
 from patchatlas.reid.boxes import Observation, Tracklet
 from patchatlas.reid.calibrate import Calibration, fit, known_pairs
-from patchatlas.reid.link import LinkRules, link, observations_of
+from patchatlas.reid.config import EmbeddingConfig, LinkConfig, TrackingConfig
+from patchatlas.reid.embed.quality import choose
+from patchatlas.reid.files.embeddings import Embeddings
+from patchatlas.reid.link import observations_of
 from patchatlas.reid.motchallenge import MotRow, rows_of
 from patchatlas.reid.portraits import Portrait, together
-from patchatlas.reid.split import split_impure
+from patchatlas.reid.stages.linking import join
 from patchatlas.reid.track import Tracker, TrackRules, tracklets_of
 
-CROPS = 16
-"""Crops a tracklet."""
-
-LEAST_BOXES = 3
+CROPS = EmbeddingConfig().crops_per_track
+LEAST_BOXES = TrackingConfig().least_boxes
 FIRM_BOXES = 10
 """Tracklets with fewer boxes are left out of the calibration."""
 
@@ -56,15 +57,13 @@ class Seen:
 
     episode: Episode
     tracklets: list[Tracklet]
-    worth: dict[tuple[int, int], float]
-    vectors: list[dict[int, torch.Tensor]]
-    best: list[list[int]]
-    first: list[list[int]]
+    best: Embeddings
+    first: Embeddings
+    seconds: dict[str, float]
 
-    def portraits(self, frames: Sequence[Sequence[int]]) -> list[Portrait]:
-        """Looks from the crops in the frames named."""
-        parts = zip(self.tracklets, self.vectors, frames, strict=True)
-        return [portrait(tracklet, vectors, own, self.worth) for tracklet, vectors, own in parts]
+    def portraits(self, made: Embeddings) -> list[Portrait]:
+        """Looks of all tracklets."""
+        return looks.portraits(self.tracklets, made)
 
 
 def look(episode: Episode) -> Seen:
@@ -75,11 +74,15 @@ def look(episode: Episode) -> Seen:
     for frame, detections in enumerate(episode.detections):
         observations += tracker.update(frame, frame / fps, detections)
     tracklets, _ = tracklets_of(observations, least_boxes=LEAST_BOXES)
-    worth = qualities(observations, episode.world.size_hw)
-    best = [chosen(tracklet, worth, crops=CROPS) for tracklet in tracklets]
+    crops = looks.crops_of(episode.frames(), tracklets)
+    quality, seconds = looks.qualities(tracklets, crops, episode.world.size_hw)
+    best = [
+        choose(one, {seen.frame: quality[one.id, seen.frame].worth for seen in one.observations}, count=CROPS)
+        for one in tracklets
+    ]
     first = [[seen.frame for seen in tracklet.observations[:EARLIER_CROPS]] for tracklet in tracklets]
-    vectors = embedded(episode.frames(), tracklets, [[*a, *b] for a, b in zip(best, first, strict=True)])
-    return Seen(episode, tracklets, worth, vectors, best, first)
+    made = [looks.embedded(tracklets, frames, crops, quality) for frames in (best, first)]
+    return Seen(episode, tracklets, *made, {"quality": seconds})
 
 
 def stock(make: Callable[[], Any], *, pictures: bool = False) -> Callable[[Seen], Outcome]:
@@ -143,33 +146,29 @@ def greedy(*, first: bool, threshold: float | None) -> Callable[[Seen], Outcome]
     return run
 
 
-def calibrated(portraits: Sequence[Portrait], *, tolerance: int = LinkRules.tolerance) -> Calibration:
+def calibrated(portraits: Sequence[Portrait]) -> Calibration:
     """p(same), learnt from the tracklets that are seen long enough."""
     firm = [one for one in portraits if len(one.tracklet.observations) >= FIRM_BOXES]
-    return fit(known_pairs(firm, together([one.tracklet for one in firm], tolerance=tolerance)))
+    return fit(known_pairs(firm, together([one.tracklet for one in firm])))
 
 
-def ours(*, split: bool = True) -> Callable[[Seen], Outcome]:
-    """Split, calibrate on this video alone, link."""
+def ours(**link: Any) -> Callable[[Seen], Outcome]:
+    """Split, calibrate on this video alone, link: the fourth stage of the engine, with its own settings but `link`."""
 
     def run(seen: Seen) -> Outcome:
-        portraits = seen.portraits(seen.best)
-        calibration = calibrated(portraits)
-        cuts = []
-        if split:
-            portraits, cuts = split_impure(portraits, below=calibration.cosine_at(0.5))
-            calibration = calibrated(portraits)
-        links = link(
-            portraits,
-            threshold=calibration.cosine_at(0.5),
-            seconds_a_frame=1 / seen.episode.world.fps,
-            calibration=calibration,
+        world = seen.episode.world
+        tracklets, memory = join(
+            seen.tracklets,
+            seen.best,
+            LinkConfig(**link),
+            ranks={frame: frame for frame in range(world.frames)},
+            fps=world.fps,
         )
-        tracklets = [one.tracklet for one in portraits]
+        links = memory.links
         notes = {
             "threshold": links.threshold,
-            "ece": calibration.ece,
-            "cuts": len(cuts),
+            "ece": memory.calibration.ece if memory.calibration is not None else float("nan"),
+            "cuts": len(memory.cuts),
             "unknown": len(links.unknown),
             "second boxes": len(links.second_boxes),
             "doubts": len(links.doubts),
@@ -189,5 +188,6 @@ METHODS: dict[str, Callable[[Seen], Outcome]] = {
     "earlier way, our threshold": greedy(first=True, threshold=None),
     "greedy on chosen crops": greedy(first=False, threshold=None),
     "ours without splitting": ours(split=False),
+    "ours, shared neighbours": ours(rerank=True),
     "ours": ours(),
 }

@@ -3,7 +3,7 @@
 import builtins
 import sys
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -375,3 +375,31 @@ def test_opening_names_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     assert len(read(open_video("concat:a|b.mp4"))) == 2
     assert builtins.open is open
+
+
+def test_packed_avi_gives_every_frame_in_the_order_of_showing(opencv_doc: Path) -> None:
+    """XviD packs a B frame into the packet before it; the times that FFmpeg gives those frames go back and forth."""
+    path = opencv_doc / "Megamind.avi"
+    with av.open(str(path)) as container:
+        plain = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), 40)]
+    video = open_video(path)
+    given = list(islice(video.frames(), 40))
+    assert [frame.number for frame in given] == list(range(40))
+    assert all(np.array_equal(one.pixels, other) for one, other in zip(given, plain, strict=True))
+    gaps = np.diff([float(frame.time) for frame in given])
+    np.testing.assert_allclose(gaps, 125 / 2997, rtol=1e-6)
+    late = next(video.frames(start=1))
+    assert np.array_equal(late.pixels, plain[late.number])
+    assert [frame.time for frame in video.frames(4)] == list(video.sample_times(4))
+    assert not video.problems
+
+
+def test_avi_that_shows_frames_for_several_ticks_is_not_cut_short(opencv_doc: Path, tmp_path: Path) -> None:
+    content = (opencv_doc / "tree.avi").read_bytes()
+    video = open_video(opencv_doc / "tree.avi")
+    assert not video.problems
+    assert video.facts.variable_rate
+    assert video.facts.frames == len(list(video.frames())) == 68
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(content[: len(content) // 2])
+    assert "truncated" in open_video(cut).problems

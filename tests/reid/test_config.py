@@ -37,8 +37,8 @@ def test_weights_folder_is_what_is_loaded() -> None:
     ("backend", "pooling", "regions", "clip_frames"),
     [
         ("bundled", "none", "crops", None),
-        ("dinov2", "cls+mean", "auto", None),
-        ("dinov3", "cls+mean", "auto", None),
+        ("dinov2", "mean", "auto", None),
+        ("dinov3", "mean", "auto", None),
         ("vjepa2", "mean", "crops", 8),
         ("facebook/some-vit", "mean", "auto", None),
     ],
@@ -103,6 +103,7 @@ def test_later_layers_win_over_file_and_preset(tmp_path: Path) -> None:
         ({"detection": {"detector": "boxes"}}, "belong together"),
         ({"detection": {"boxes": "gt.txt"}}, "belong together"),
         ({"link": {"threshold": 1.5}}, "perception.link.threshold"),
+        ({"link": {"cosine": 0.8, "false_links": 0.1}}, "give one of them"),
     ],
 )
 def test_unknown_keys_and_impossible_mixes(settings: dict[str, Any], message: str) -> None:

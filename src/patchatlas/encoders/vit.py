@@ -11,14 +11,14 @@ Axes: b batch, c channels, size = (h, w) or (z, h, w), n patches (row-major), r 
 features.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from patchatlas.encoders.attention import attend
@@ -170,8 +170,16 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * value)  # type: ignore[no-any-return]
 
 
+Kept = Int64[Tensor, " kept"]
+"""Inputs of a batch, by number."""
+
+
 class Block(nn.Module):
-    """x + scale1 * attention(norm1(x)), then x + scale2 * ffn(norm2(x)); with gradients off in fewer passes."""
+    """x + scale1 * attention(norm1(x)), then x + scale2 * ffn(norm2(x)); with gradients off in fewer passes.
+
+    In training, `kept` names the inputs that each of the two parts is run for; what is added to them is enlarged so
+    that its mean stays, and the others pass unchanged (stochastic depth, Huang et al. 2016, arXiv:1603.09382).
+    """
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -182,11 +190,14 @@ class Block(nn.Module):
         self.ffn = SwiGLU(config) if config.ffn == "swiglu" else Mlp(config)
         self.scale2 = nn.Parameter(torch.empty(config.dim))
 
-    def forward(self, x: Float[Tensor, "b t d"], table: Table | None) -> Float[Tensor, "b t d"]:
+    def forward(
+        self, x: Float[Tensor, "b t d"], table: Table | None, kept: tuple[Kept, Kept] | None = None
+    ) -> Float[Tensor, "b t d"]:
         dtype = self.attention.proj.weight.dtype
         if torch.is_grad_enabled():
-            x = x + self.scale1 * self.attention(self.norm1(x).to(dtype), table)
-            return x + self.scale2 * self.ffn(self.norm2(x).to(dtype))  # type: ignore[no-any-return]
+            attended, fed = kept or (None, None)
+            x = _add(x, lambda some: self.scale1 * self.attention(self.norm1(some).to(dtype), table), attended)
+            return _add(x, lambda some: self.scale2 * self.ffn(self.norm2(some).to(dtype)), fed)
         x = torch.addcmul(x, self.scale1, self.attention(self.norm1(x).to(dtype), table).to(x.dtype))
         rows = x.view(1, -1, x.shape[-1])
         hidden_bytes = rows.shape[1] * self.ffn.up.out_features * dtype.itemsize
@@ -194,6 +205,12 @@ class Block(nn.Module):
         for some in rows.chunk(pieces, dim=1):  # views: x itself is changed
             some.addcmul_(self.scale2, self.ffn(self.norm2(some).to(dtype)).to(x.dtype))
         return x
+
+
+def _add(x: Tensor, branch: Callable[[Tensor], Tensor], kept: Tensor | None) -> Tensor:  # (b, t, d), (kept)
+    if kept is None:
+        return x + branch(x)
+    return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=len(x) / len(kept))
 
 
 class ViT(nn.Module):
@@ -230,9 +247,20 @@ class ViT(nn.Module):
             else:
                 parameter.normal_(std=0.02, generator=generator)
 
-    def embed(self, x: Float[Tensor, "b c *size"], grid: tuple[int, ...]) -> Float[Tensor, "b t d"]:
-        """Tokens before the first block: class, registers, then patches with their learned positions."""
+    def embed(
+        self,
+        x: Float[Tensor, "b c *size"],
+        grid: tuple[int, ...],
+        masked: tuple[Bool[Tensor, "b n"], Float[Tensor, " d"]] | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """Tokens before the first block: class, registers, then patches with their learned positions.
+
+        In training, `masked` says which patches are hidden and which token stands in their place.
+        """
         patches = self.patch_embed(x, grid)
+        if masked is not None:
+            hidden, token = masked
+            patches = torch.where(hidden[..., None], token.to(patches.dtype), patches)
         if self.positions is not None:
             config = self.config
             patches = patches + resample_table(

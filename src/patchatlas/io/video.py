@@ -163,7 +163,7 @@ class Video:
             if sought == number:
                 if frame.is_corrupt:
                     faulty.append(number)
-                time = self._packets.time(frame.pts)
+                time = self._packets.time(int(self._packets.pts[number]))
                 yield VideoFrame(number, time, upright(frame.to_ndarray(format="rgb24"), self.facts.frame))
                 sought = next(wanted, None)
             if sought is None:
@@ -181,9 +181,12 @@ class Video:
     def _numbered(self, first: int) -> Iterator[tuple[int, Any]]:
         """Decoded frames with their numbers, from `first` or somewhat earlier."""
         target = int(self._packets.pts[first])
+        from_start = first == 0 or self._packets.packed
         with opened(self.path) as container:
             stream = picture_stream(container, self.path)
-            packets = packets_before(container, stream, self._packets, target) if first else container.demux(stream)
+            packets = container.demux(stream)
+            if not from_start:
+                packets = packets_before(container, stream, self._packets, target)
             if packets is not None:
                 yield from self._checked(decoded(stream, packets))
         if packets is None:  # then from the beginning
@@ -200,7 +203,10 @@ class Video:
                     f"{self.path} changes its size from {stored[1]} x {stored[0]} to {one.width} x {one.height} after "
                     f"frame {last}; encode it at one size: ffmpeg -i IN -c:v libx264 OUT.mp4"
                 )
-            number = -1 if one.pts is None else int(np.searchsorted(self._packets.pts, one.pts))
+            if self._packets.packed:  # frames come in the order of showing, and only that is known
+                number = last + 1
+            else:
+                number = -1 if one.pts is None else int(np.searchsorted(self._packets.pts, one.pts))
             if number < len(self._packets.pts):  # damage may have cost a frame its true time
                 yield number, one
             last = number

@@ -4,6 +4,7 @@ Everything that touches FFmpeg (through PyAV) is here; `video` makes times and n
 container formats below are opened, whatever they may refer to.
 """
 
+import re
 import struct
 from array import array
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ class Packets:
         last: ticks that the last frame is shown for.
         in_order: whether the file holds the frames in the order of showing.
         repeated: frames left out because another has the same time.
+        packed: whether the times of packets are not those of the frames that come of them, see `is_packed`.
     """
 
     pts: Int64[ndarray, " n"]
@@ -59,6 +61,7 @@ class Packets:
     last: int
     in_order: bool
     repeated: int
+    packed: bool = False
 
     def time(self, pts: int) -> Fraction:
         """Seconds from the first frame."""
@@ -134,7 +137,19 @@ def look_through(container: Any, stream: Any, path: Path) -> tuple[Packets, Frac
     pts = np.unique(stored)
     still = int(pts[-1] - pts[-2]) if len(pts) > 1 else 1
     in_order = bool((np.diff(stored) > 0).all())
-    return Packets(pts, tuple(sorted(keys)), stream.time_base, last[1] or still, in_order, len(stored) - len(pts)), end
+    repeated, tick = len(stored) - len(pts), stream.time_base
+    return Packets(pts, tuple(sorted(keys)), tick, last[1] or still, in_order, repeated, is_packed(stream)), end
+
+
+def is_packed(stream: Any) -> bool:
+    """Whether DivX or XviD put a frame and the one shown before it into one packet, as they did for AVI.
+
+    Packets and frames are then as many, but a frame gets the time of the wrong packet. The encoder says so by a `p`
+    after its build in the user data of the stream (FFmpeg, libavcodec/mpeg4videodec.c, reads it there too).
+    """
+    context = stream.codec_context
+    said = re.search(rb"DivX\d+(?:b|Build)\d+p", context.extradata or b"")
+    return bool(context.name == "mpeg4" and said)
 
 
 def faults(container: Any, stream: Any, packets: Packets, end: Fraction) -> dict[str, str]:
@@ -142,6 +157,8 @@ def faults(container: Any, stream: Any, packets: Packets, end: Fraction) -> dict
     `repeated`, where frames share a time."""
     found = {}
     there = len(packets.pts) + packets.repeated
+    if container.format.name == "avi":  # its head counts ticks, also those at which no new frame is shown
+        there = max(there, int(packets.pts[-1] - packets.pts[0]) + 1)
     begin = Fraction(container.start_time or 0, 1_000_000)  # in FFmpeg's AV_TIME_BASE
     promised_s, there_s = Fraction(container.duration or 0, 1_000_000), end - begin
     if stream.frames > there:

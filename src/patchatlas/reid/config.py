@@ -55,7 +55,7 @@ class EmbeddingConfig(_Settings):
     """Arithmetic of the encoder; auto takes bf16 where the hardware has it."""
     pooling: Pooling = "mean"
     """What is kept of the tokens: cls, mean, cls+mean or gem; none for bundled, which has no tokens. If not given,
-    cls+mean for dinov2 and dinov3 (mean with regions frame), none for bundled, else mean."""
+    none for bundled, else mean."""
     regions: Regions = "crops"
     """crops: a forward for each box. frame: one forward for the whole frame, boxes read from its patch map. auto:
     whichever is cheaper; crops where the pooling takes the class token, which a frame has but one of. If not given,
@@ -66,8 +66,8 @@ class EmbeddingConfig(_Settings):
     """Long side of the whole frame as the encoder sees it; its own size, rounded up to patches, if not given."""
     clip_frames: int | None = Field(default=None, ge=2)
     """Frames of a clip, even; 2 is a still shown twice. Only for vjepa2, 8 if not given."""
-    crops_per_track: int = Field(default=8, gt=0)
-    """Crops of a tracklet that are embedded, the best and spread over its time."""
+    crops_per_track: int = Field(default=16, gt=0)
+    """Crops, or clips, of a track that are embedded, the best and spread over its time; 4 for vjepa2 if not given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -79,11 +79,10 @@ class EmbeddingConfig(_Settings):
         backend = full.get("backend", "bundled")
         if backend in _MODELS and "model" not in full and "dinov3_weights_dir" not in full:
             full["model"] = _MODELS[backend]
-        poolings = {"bundled": "none", "dinov2": "cls+mean", "dinov3": "cls+mean"}
-        whole = full.get("regions") == "frame"
-        full.setdefault("pooling", "mean" if whole and backend != "bundled" else poolings.get(backend, "mean"))
+        full.setdefault("pooling", "none" if backend == "bundled" else "mean")
         if backend == "vjepa2":
             full.setdefault("clip_frames", 8)
+            full.setdefault("crops_per_track", 4)
         full.setdefault("regions", "crops" if backend in ("bundled", "vjepa2") else "auto")
         return full
 
@@ -199,27 +198,43 @@ class TrackingConfig(_Settings):
     """Least score of a box that begins a track."""
     label_by_label: bool = True
     """Boxes of different classes never share a track."""
-    least_boxes: int = Field(default=2, gt=0)
+    least_boxes: int = Field(default=3, gt=0)
     """Shorter tracks are left out, and counted."""
 
 
 class LinkConfig(_Settings):
     """Which tracks are one identity."""
 
-    threshold: Share | Literal["auto"] = "auto"
-    """Least probability of being the same that joins; auto finds it from the video itself."""
-    false_links: float = Field(default=0.01, gt=0, lt=1)
-    """Share of wrong joins that `auto` may allow."""
+    threshold: Share = 0.5
+    """Least probability of being the same that joins tracks, by what the video itself says of cosines."""
+    false_links: float | None = Field(default=None, gt=0, lt=1)
+    """Share of strangers that may be taken for somebody; the stricter of this and `threshold` holds."""
+    cosine: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine that joins tracks, in place of `threshold`; for videos that are too short to learn from."""
     split: bool = True
     """First cut tracks that hold more than one object."""
     rerank: bool = False
-    """Compare by shared neighbours (k-reciprocal); for dozens of tracks and more."""
+    """Compare by shared neighbours (k-reciprocal); for fifty tracks and more."""
     same_label: bool = True
     """Only tracks of one class are joined."""
-    tolerance: int = Field(default=2, ge=0)
-    """Frames that two tracks of one object may be seen together in."""
+    tolerance: int = Field(default=5, ge=0)
+    """Sampled frames that two tracks of one object may share, touching, where a tracker hands over late."""
     top_speed: float | None = Field(default=None, gt=0)
     """Fastest that an object can move, in its own heights a second; no limit if not given."""
+    least_seen_s: float = Field(default=1.5, ge=0)
+    """Seconds that a track must be seen well to stand for somebody; a box of half the usual quality counts half."""
+    sure: float = Field(default=0.8, ge=0.5, le=1)
+    """Probability below which a link, and from 1 - `sure` on a missing one, is listed for review."""
+    margin: float = Field(default=0.03, ge=0)
+    """Cosine by which somebody must lead the runner-up."""
+    accept: Share = 0.9
+    """Least probability of being the same for taking somebody for one whom the gallery knows."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LinkConfig":
+        if self.cosine is not None and self.false_links is not None:
+            raise ValueError("cosine takes the place of what is learnt, false_links is learnt; give one of them")
+        return self
 
 
 class ReidConfig(_Settings):

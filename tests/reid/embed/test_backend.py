@@ -66,15 +66,15 @@ def test_the_switch_switches(dinov2: Path, vjepa2: Path) -> None:
         "vjepa2": "vjepa2",
         "path": "dinov3",
     }
-    # Defect 21: any length is right. The two DINO backends have cls+mean, twice the tokens' length.
+    # Defect 21: any length is right.
     assert {name: len(row) for name, row in rows.items()} == {
         "bundled": LabEmbedder().dim,
-        "dinov2": 128,
-        "dinov3": 256,
+        "dinov2": 64,
+        "dinov3": 128,
         "vjepa2": 36,
         "path": 128,
     }
-    assert len({one.crops.stamp.digest for one in made.values()}) == 5
+    assert len({one.crops.stamp.digest for one in made.values()}) == 4  # the last two are the same weights
     for name, one in made.items():
         assert dict(one.crops.stamp.facts)["weights_sha256"] == one.crops.spec.weights_sha256, name
         assert isinstance(one.crops, Embedder)
@@ -89,18 +89,20 @@ def test_a_config_opens_the_ways_that_it_allows(dinov2: Path, vjepa2: Path) -> N
         "still": {"backend": "vjepa2", "model": str(vjepa2), "clip_frames": 2},
         "frame": {"backend": "dinov3", "model": str(DINOV3), "regions": "frame"},
         "crops": {"backend": str(DINOV3), "regions": "crops"},
+        "token": {"backend": str(DINOV3), "pooling": "cls+mean"},
     }.items():
         made = load_backend(config(**one))
         ways[name] = (made.regions is not None, made.clips is not None)
     assert ways == {
         "bundled": (False, False),
-        "dinov2": (False, False),  # cls+mean is for crops
-        "dinov3": (False, False),
+        "dinov2": (True, False),
+        "dinov3": (True, False),
         "vjepa2": (False, True),
         "path": (True, False),
         "still": (False, False),
         "frame": (True, False),
         "crops": (False, False),
+        "token": (False, False),  # the class token is for crops
     }
 
 

@@ -2,7 +2,8 @@
 
 Header metadata, all strings: `format` = "patchatlas.encoder", `version` = "1", `package` (the version that wrote it),
 `config` (JSON of `ViTConfig`), `preprocessing` (JSON with `mean` and `std`, lists of one number a channel, range 0..1),
-`name`, `licence`, and, in converted files, `source` and `source_sha256`. Tensors are those of `ViT.state_dict()`, in
+`name`, `licence`, in converted files `source` and `source_sha256`, and, where the network was trained here, `input`
+(JSON: what its inputs were). Tensors are those of `ViT.state_dict()`, in
 the normalised space (mean and std are not folded in). The format's page: docs/formats/encoder-v1.md.
 """
 
@@ -10,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,6 +39,7 @@ class Header:
         licence: their licence, as their publisher names it.
         source: what they were converted from: the last part of a path, or a hub id.
         source_sha256: hash of what they were converted from, as `checkpoint.digest` gives it.
+        input: what the network was trained on, as plain JSON: axes, spacing, window and so on.
     """
 
     config: ViTConfig
@@ -46,10 +49,12 @@ class Header:
     licence: str
     source: str | None = None
     source_sha256: str | None = None
+    input: dict[str, Any] | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Header metadata of a safetensors file."""
-        origin = {"source": self.source, "source_sha256": self.source_sha256}
+        told = None if self.input is None else json.dumps(self.input, sort_keys=True)
+        origin = {"source": self.source, "source_sha256": self.source_sha256, "input": told}
         return {
             **{key: value for key, value in origin.items() if value is not None},
             "format": FORMAT,
@@ -90,6 +95,7 @@ def read_header(metadata: Mapping[str, str]) -> Header:
             licence=metadata["licence"],
             source=metadata.get("source"),
             source_sha256=metadata.get("source_sha256"),
+            input=json.loads(metadata["input"]) if "input" in metadata else None,
         )
     except (KeyError, TypeError, json.JSONDecodeError, ShapeError) as error:
         raise WeightsError(

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from patchatlas.io.video import VideoFrame
 from patchatlas.reid.boxes import Detections
+from patchatlas.reid.detect.boxes_file import BoxesFile
 
 
 @runtime_checkable
@@ -46,6 +47,10 @@ class Chosen:
             "labels": sorted(self._labels),
         }
         self.dropped = detector.dropped
+
+    def unasked(self) -> int:
+        """How many boxes of a file lie at frames that were not shown; 0 for other detectors."""
+        return self._detector.unasked() if isinstance(self._detector, BoxesFile) else 0
 
     def __call__(self, frame: VideoFrame, /) -> Detections:
         """The boxes that are taken, in the detector's order; the others are counted."""

@@ -56,11 +56,13 @@ class Backend:
         crops: of crops; V-JEPA 2 sees a crop as two equal frames.
         regions: of boxes in a whole frame; None where the config has `regions: crops`, or a pooling for crops only.
         clips: of clips; None but for V-JEPA 2 with more than one tubelet of frames.
+        encoder: what is behind them; None for the bundled descriptor.
     """
 
     crops: Embedder
     regions: RegionEmbedder | None = None
     clips: ClipEmbedder | None = None
+    encoder: Encoder | None = None
 
 
 def load_backend(config: EmbeddingConfig) -> Backend:
@@ -102,4 +104,4 @@ def backend_of(encoder: Encoder, config: EmbeddingConfig) -> Backend:
                 pooling=config.pooling,
                 batch=config.batch_size,
             )
-    return Backend(crops, regions, clips)
+    return Backend(crops, regions, clips, encoder)

@@ -4,7 +4,7 @@ Axes: n boxes of one frame.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from patchatlas.errors import UsageError
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.sampling import resample_picture
 from patchatlas.reid.boxes import Detections, Tracklet
-from patchatlas.reid.embed.crops import LEAST_SIDE, cut
+from patchatlas.reid.embed.crops import LEAST_SIDE
 from patchatlas.reid.overlap import areas, intersections
 
 ENOUGH_PX = 128
@@ -32,6 +32,9 @@ BEHIND = 0.3
 SHARP_SIDE, SHARP_HALF, LEAST_SHARP = 48, 0.05, 0.1
 """Long side at which sharpness is measured; the value that counts half; what the most blurred crop counts."""
 
+STEADY_S = 2.0
+"""Seconds before and after a box in which its track has its usual size."""
+
 LEAST_WORTH = 1e-6
 
 
@@ -45,6 +48,7 @@ class Quality:
         border: `CUT_OFF` at the border of the frame, else 1.
         visibility: falls with how much of it the box in front covers.
         sharpness: of the lightness, see `sharpness`.
+        steadiness: see `steadiness`; 1 where the track is not known.
     """
 
     confidence: float
@@ -52,33 +56,42 @@ class Quality:
     border: float
     visibility: float
     sharpness: float
+    steadiness: float = 1.0
 
     @property
     def worth(self) -> float:
         """All of them, above 0."""
-        return max(LEAST_WORTH, self.confidence * self.area * self.border * self.visibility * self.sharpness)
+        of_box = self.confidence * self.area * self.border * self.visibility * self.sharpness
+        return max(LEAST_WORTH, of_box * self.steadiness)
 
 
-def qualities(picture: ImageU8, detections: Detections) -> tuple[Quality, ...]:
+def qualities(detections: Detections, size_hw: tuple[int, int], sharp: Sequence[float]) -> tuple[Quality, ...]:
     """What the boxes of one frame are worth.
 
     Visibility is (1 - share covered)^2, by the box that covers most; a box stands in front of those whose lower edge is
     higher in the picture, as on a floor seen from above.
+
+    Args:
+        detections: those that cover each other; false ones would seem to hide somebody.
+        size_hw: of the frame.
+        sharp: `sharpness` of each box's crop, measured when the frame was at hand.
     """
     if not len(detections):
         return ()
-    boxes, (h, w) = detections.boxes, picture.shape[:2]
-    visible = (1 - _covered(boxes)) ** 2
+    boxes, (h, w) = detections.boxes, size_hw
+    visible = ((1 - _covered(boxes)) ** 2).tolist()
     found = []
-    for row, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+    for (x0, y0, x1, y1), score, seen, fine in zip(
+        boxes.tolist(), detections.scores.tolist(), visible, sharp, strict=True
+    ):
         whole = x0 > BORDER_PX and y0 > BORDER_PX and x1 < w - BORDER_PX and y1 < h - BORDER_PX
         found.append(
             Quality(
-                confidence=float(detections.scores[row]),
+                confidence=score,
                 area=min(1.0, math.sqrt((x1 - x0) * (y1 - y0)) / ENOUGH_PX),
                 border=1.0 if whole else CUT_OFF,
-                visibility=float(visible[row]),
-                sharpness=sharpness(cut(picture, (x0, y0, x1, y1))),
+                visibility=seen,
+                sharpness=fine,
             )
         )
     return tuple(found)
@@ -102,6 +115,23 @@ def sharpness(crop: ImageU8) -> float:
     steps = torch.cat([light.diff(dim=0).flatten(), light.diff(dim=1).flatten()])
     fine = float((steps**2).mean()) / (2 * variance)
     return LEAST_SHARP + (1 - LEAST_SHARP) * fine / (fine + SHARP_HALF)
+
+
+def steadiness(tracklet: Tracklet) -> dict[int, float]:
+    """How nearly each box has the usual size of its track at that time, 0..1, by frame.
+
+    A box that is suddenly larger holds somebody else too, as where motion joins people who pass each other; one that is
+    smaller lacks a part. The usual width and height are the medians over `STEADY_S` before and after; what the box
+    differs from them by, as a factor, counts squared.
+    """
+    seen = tracklet.observations
+    times = np.array([one.time_s for one in seen])
+    sides = np.array([(one.box[2] - one.box[0], one.box[3] - one.box[1]) for one in seen])
+    found = {}
+    for k, one in enumerate(seen):
+        usual = np.median(sides[np.abs(times - times[k]) <= STEADY_S], axis=0)
+        found[one.frame] = float(np.minimum(sides[k] / usual, usual / sides[k]).prod() ** 2)
+    return found
 
 
 def choose(tracklet: Tracklet, worth: Mapping[int, float], *, count: int) -> tuple[int, ...]:

@@ -1,0 +1,1 @@
+"""What pretraining on volumes is measured with: phantoms, readers."""

@@ -1,0 +1,1 @@
+"""CT volumes from files of any common kind, as HU in one orientation."""

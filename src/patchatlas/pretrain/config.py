@@ -1,0 +1,197 @@
+"""Settings of a whole run, read from YAML, changed one by one, and written down in full beside what they made.
+
+A key that is not known is an error. The parts belong to those who use them: crops in `crops.config`, losses in
+`losses.config`, monitors in `monitors.config`, network and optimiser in `settings`.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from patchatlas.encoders.catalogue import IMAGENET
+from patchatlas.errors import InputError, UsageError
+from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig
+from patchatlas.pretrain.losses.config import LossConfig
+from patchatlas.pretrain.monitors.config import MonitorConfig
+from patchatlas.pretrain.settings import Count, HeadConfig, MaskConfig, ModelConfig, OptimConfig, Settings, Side
+
+VOLUME_MEAN_STD = ((0.5,), (0.25,))
+"""What is taken from windowed HU in 0..1, and what it is divided by: the window's ends become -2 and 2."""
+
+FREE = ("workers", "save_every", "keep", "tensorboard", "device", "on_collapse")
+"""Settings of `train` and `monitor` that a run may be resumed with other values of: none changes a number."""
+
+
+class TrainConfig(Settings):
+    """How long, how much at a time, and on what."""
+
+    steps: Side = 10_000
+    """Updates of the weights."""
+    batch: Side = 16
+    """Samples that a process takes at a time."""
+    accumulate: Side = 1
+    """Such micro-batches a step. Targets are shared out over all of them at once, and gradients are cut once."""
+    seed: Count = 0
+    """Of everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; under torchrun each process takes the device of its number."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; auto takes bf16 where the hardware has it. Weights stay in float32."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: whole weights on every device, or shards of them (FSDP2)."""
+    checkpointing: bool = False
+    """Compute blocks again for the gradients, to hold less."""
+    compile: bool = False
+    """Let torch compile each block."""
+    workers: Count = 0
+    """Processes that read and cut crops; 0 for none but the one that trains."""
+    save_every: Side = 500
+    """Steps from one checkpoint to the next."""
+    keep: Side = 2
+    """Checkpoints of the run's whole state that are kept; the last good one always is, and so is every teacher."""
+    tensorboard: bool = True
+    """Whether numbers are written for TensorBoard too."""
+
+
+class PretrainConfig(Settings):
+    """All settings of a run."""
+
+    data: str
+    """Cache of volumes that `pretrain index` made, or folder of photographs."""
+    name: str = "pretrained"
+    """What the encoder is called."""
+    licence: str = "unknown"
+    """Licence of the weights that come out."""
+    crops: Annotated[CropConfig | PhotoCropConfig, Field(discriminator="kind")] = CropConfig()
+    """Crops of volumes or photographs."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    dino_head: HeadConfig = HeadConfig()
+    """The head of the class token."""
+    ibot_head: HeadConfig = HeadConfig()
+    """The head of patch tokens, apart from the other."""
+    projector: HeadConfig = HeadConfig()
+    """What SIGReg looks at; its prototypes are not used."""
+    masks: MaskConfig = MaskConfig()
+    """What is hidden from the student."""
+    loss: LossConfig = LossConfig()
+    """The objective."""
+    optim: OptimConfig = OptimConfig()
+    """How weights are moved."""
+    monitor: MonitorConfig = MonitorConfig()
+    """What is watched."""
+    train: TrainConfig = TrainConfig()
+    """How long, and on what."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _volumes_if_nothing_is_said(cls, given: Any) -> Any:
+        if isinstance(given, dict) and isinstance(given.get("crops"), dict):
+            return {**given, "crops": {"kind": "volumes", **given["crops"]}}
+        return given
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PretrainConfig":
+        if self.loss.dino.weight and self.crops.globals.count < 2 and not self.crops.locals.count:
+            raise ValueError("the DINO term compares views, and crops give one; raise globals.count or locals.count")
+        dim, _, heads = self.model.shape
+        if self.model.weights is None and dim // heads < 2 * self.crops.ndim:
+            raise ValueError(
+                f"model: heads of {dim // heads} channels are too short for {self.crops.ndim} rotary axes; give fewer "
+                "heads"
+            )
+        for name, given in (("mean", self.model.mean), ("std", self.model.std)):
+            if given is not None and len(given) != self.crops.channels:
+                raise ValueError(f"model.{name} {given} is not one number for each of {self.crops.channels} channels")
+        return self
+
+    @property
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What the network takes from pixels in 0..1, and what it divides them by, a channel."""
+        mean, std = VOLUME_MEAN_STD if self.crops.ndim == 3 else IMAGENET
+        return self.model.mean or mean, self.model.std or std
+
+
+def read_config(path: str | Path, overrides: Iterable[str] = ()) -> PretrainConfig:
+    """The config in a YAML file, with single settings changed.
+
+    Args:
+        path: a mapping; what it leaves out keeps its default.
+        overrides: `a.b=c`, the value as YAML.
+
+    Raises:
+        InputError: the file cannot be opened.
+        UsageError: not YAML, a key that is not known, or a value that is not allowed; all of them are named.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot open {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no settings; give it keys such as data: and train:")
+    for override in overrides:
+        _put(content, override)
+    return make_config(content, source=str(path))
+
+
+def make_config(content: Mapping[str, Any], *, source: str = "the settings") -> PretrainConfig:
+    """A config from plain mappings.
+
+    Raises:
+        UsageError: a key that is not known, or a value that is not allowed; all of them are named.
+    """
+    try:
+        return PretrainConfig.model_validate(dict(content))
+    except ValidationError as error:
+        raise UsageError(f"{source}: " + "; ".join(_complaint(one) for one in error.errors())) from error
+
+
+def to_yaml(config: PretrainConfig) -> str:
+    """The config in full, as YAML that `read_config` turns into the same config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def differences(one: PretrainConfig, other: PretrainConfig) -> list[str]:
+    """Settings that change numbers and differ, as `a.b: 1 and 2`."""
+    mine, theirs = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
+    names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
+    counted = [n for n in names if not (n.split(".")[0] in ("train", "monitor") and n.split(".")[-1] in FREE)]
+    return [f"{name}: {mine.get(name)!r} and {theirs.get(name)!r}" for name in counted]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _put(content: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator or not all(name.split(".")):
+        raise UsageError(f"--set {override!r} is not of the form a.b=c, for example train.steps=1000")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override!r}: {text!r} is no YAML value") from error
+    *groups, last = name.split(".")
+    for group in groups:
+        content = content.setdefault(group, {})
+        if not isinstance(content, dict):
+            raise UsageError(f"--set {override!r}: {group} is no group of settings")
+    content[last] = value
+
+
+def _complaint(error: Any) -> str:
+    """One of pydantic's, with the name as it is written in the file."""
+    where = ".".join(str(part) for part in error["loc"] if part not in ("volumes", "photos"))
+    if error["type"] == "extra_forbidden":
+        return f"{where} is not known"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

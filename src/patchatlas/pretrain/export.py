@@ -1,0 +1,69 @@
+"""The teacher as an encoder: one plain `.safetensors` file that `load_encoder` opens, with what it was trained on."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from patchatlas.encoders.keymaps import own
+from patchatlas.encoders.vit import ViTConfig
+from patchatlas.pretrain.config import PretrainConfig
+
+VOLUME_AXES = "(z, y, x): z grows to Superior, y to Anterior, x to Right"
+PHOTO_AXES = "(y, x): rows downwards, columns to the right, EXIF-upright"
+
+
+def write_encoder(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    vit: ViTConfig,
+    config: PretrainConfig,
+    *,
+    step: int,
+    spacing_mm: Sequence[float] | None,
+) -> None:
+    """Write the encoder of a run.
+
+    Args:
+        path: ends in `.safetensors`.
+        state: of the teacher as a whole; what is not of the encoder is left out.
+        vit: the network.
+        config: of the run.
+        step: updates of the weights so far.
+        spacing_mm: a voxel of a large crop along each axis; `None` for photographs.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    mean, std = config.mean_std
+    weights = {key.removeprefix("vit."): value for key, value in state.items() if key.startswith("vit.")}
+    header = own.Header(
+        config=vit,
+        mean=mean,
+        std=std,
+        name=config.name,
+        licence=config.licence,
+        input=described(vit, config, step=step, spacing_mm=spacing_mm),
+    )
+    own.write(path, weights, header)
+
+
+def described(
+    vit: ViTConfig, config: PretrainConfig, *, step: int, spacing_mm: Sequence[float] | None
+) -> dict[str, Any]:
+    """What the inputs of an encoder were, as its header says it (docs/formats/encoder-v1.md)."""
+    facts: dict[str, Any] = {"kind": config.crops.kind, "step": step}
+    if config.crops.kind == "volumes":
+        facts |= {"axes": VOLUME_AXES, "window_hu": list(config.crops.window_hu)}
+        facts |= {"spacing_mm": None if spacing_mm is None else list(spacing_mm)}
+    else:
+        facts["axes"] = PHOTO_AXES
+    if vit.table_grid is None:
+        pairs = vit.head_dim // (2 * vit.ndim)
+        facts["rope"] = {
+            "axes": vit.ndim,
+            "pairs_an_axis": pairs,
+            "unturned_channels": vit.head_dim - 2 * vit.ndim * pairs,
+        }
+    return facts

@@ -1,0 +1,144 @@
+"""Settings of the objective: which terms count how much, and what foreground has to do with it.
+
+Views are globals first, then locals. Foreground ratios are shares of voxels, 0..1, as the crops say them; pictures are
+all foreground, so none of the foreground settings changes anything there.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from patchatlas.pretrain.settings import Settings, Share
+
+Weight = Annotated[float, Field(ge=0)]
+
+Weighting = Literal["none", "pair", "mean"]
+LocalPairs = Literal["all", "parent"]
+PatchTargets = Literal["all", "foreground", "prototype"]
+
+
+class DinoConfig(Settings):
+    """Class tokens of two views agree on prototypes (Caron et al. 2021, arXiv 2104.14294)."""
+
+    weight: Weight = 1.0
+    """0 leaves the term out."""
+    student_temp: float = Field(default=0.1, gt=0)
+    """Temperature of the student's softmax."""
+    local_scale: Weight = 1.0
+    """Weight of a pair with a local student beside a pair of globals; 1 counts every pair once, as DINOv3 does."""
+    local_pairs: LocalPairs = "all"
+    """all: a local is compared with every global. parent: only with the global that it was cut from."""
+
+
+class IbotConfig(Settings):
+    """Masked patch tokens are told from the unmasked ones of the teacher (Zhou et al. 2022, arXiv 2111.07832)."""
+
+    weight: Weight = 1.0
+    student_temp: float = Field(default=0.1, gt=0)
+
+
+class KoleoConfig(Settings):
+    """Class tokens keep away from their nearest neighbour (Sablayrolles et al. 2019, arXiv 1806.03198)."""
+
+    weight: Weight = 0.1
+    """Per global view."""
+    across_ranks: bool = False
+    """Whether neighbours may come from other ranks."""
+
+
+class GramConfig(Settings):
+    """Patch similarities stay those of an earlier teacher on the same crop (Simeoni et al. 2025, arXiv 2508.10104)."""
+
+    weight: Weight = 0.0
+    from_step: int = Field(default=0, ge=0)
+    """First optimiser step on which the term counts; the teacher of that step becomes the Gram teacher."""
+    refresh_every: int | None = Field(default=None, gt=0)
+    """Steps after which the Gram teacher becomes the teacher of the day; never if not given."""
+
+
+class SigregConfig(Settings):
+    """Embeddings of the views agree and are spread as a round Gaussian (Balestriero and LeCun 2025, arXiv 2511.08544).
+
+    An objective of its own: set the weights of dino, ibot and koleo to 0 to train with it alone, without a teacher.
+    """
+
+    weight: Weight = 0.0
+    share: Share = 0.05
+    """lambda: share of the Gaussian test; the rest is how far views lie from the mean of their globals."""
+    slices: int = Field(default=256, gt=0)
+    """Random directions a step."""
+    knots: int = Field(default=17, ge=2)
+    """Points of the integral over frequencies."""
+    reach: float = Field(default=3.0, gt=0)
+    """Highest frequency."""
+
+
+class SinkhornConfig(Settings):
+    """Teacher targets that share the rows out evenly over the prototypes."""
+
+    iterations: int = Field(default=3, gt=0)
+    queue_rows: int = Field(default=0, ge=0)
+    """Class token rows of earlier steps, on every rank, that are shared out together with those of this step."""
+    queue_patch_rows: int = Field(default=0, ge=0)
+    """The same of masked patch rows."""
+
+
+class ForegroundConfig(Settings):
+    """What foreground does to the losses; as it stands, nothing.
+
+    Solutions 1, 2 and 6 (sampler, locals inside globals, several thresholds) are settings of the crops; these are the
+    other three, all of them weights or targets inside the same sums.
+    """
+
+    weighting: Weighting = "none"
+    """pair: a pair counts by the ramp of both its ratios, inside the sum. mean: the DINO term as a whole is multiplied
+    by the mean ratio of the batch, an arm of the ablation that cannot tell an air crop from a body crop."""
+    ramp: tuple[Share, Share] = (0.05, 0.4)
+    """Ratios at and below the first count 0, at and above the second 1, between them in proportion."""
+    hierarchical: bool = False
+    """A local with too little foreground is compared with the locals that have enough, no longer with globals. The
+    teacher then sees the locals too."""
+    hierarchical_below: Share = 0.2
+    """What too little is."""
+    patches: PatchTargets = "all"
+    """Which patch tokens have targets. foreground: only those with enough of it, in iBOT, its Sinkhorn and Gram.
+    prototype: the others are assigned prototype 0, outside Sinkhorn, and no other token is."""
+    patch_threshold: Share = 0.05
+    """Share of a patch that must be foreground for its token to count as foreground."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ForegroundConfig":
+        low, high = self.ramp
+        if low >= high:
+            raise ValueError(f"ramp must rise from a lower to a higher ratio, given {low} to {high}")
+        if self.hierarchical and not self.hierarchical_below:
+            raise ValueError("hierarchical with hierarchical_below 0 does nothing; raise it or leave hierarchical out")
+        return self
+
+
+class LossConfig(Settings):
+    """The whole objective: the sum of its terms, each by its weight."""
+
+    dino: DinoConfig = DinoConfig()
+    ibot: IbotConfig = IbotConfig()
+    koleo: KoleoConfig = KoleoConfig()
+    gram: GramConfig = GramConfig()
+    sigreg: SigregConfig = SigregConfig()
+    sinkhorn: SinkhornConfig = SinkhornConfig()
+    foreground: ForegroundConfig = ForegroundConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LossConfig":
+        if not (self.dino.weight or self.ibot.weight or self.sigreg.weight):
+            raise ValueError("dino, ibot and sigreg all have weight 0, so nothing would be learnt; give one a weight")
+        return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with the teacher."""
+        return bool(self.dino.weight or self.ibot.weight or self.gram.weight)
+
+    @property
+    def teacher_sees_locals(self) -> bool:
+        """Whether the teacher needs a pass over the locals."""
+        return bool(self.dino.weight) and self.foreground.hierarchical

@@ -1,0 +1,88 @@
+"""From settings to networks: a student drawn from a seed or begun from an encoder's weights, and its teacher."""
+
+import copy
+import logging
+from pathlib import Path
+
+from patchatlas.encoders import checkpoint, hub
+from patchatlas.encoders.keymaps.layout import State
+from patchatlas.encoders.loading import translate
+from patchatlas.encoders.naming import resolve
+from patchatlas.encoders.vit import ViTConfig
+from patchatlas.errors import UsageError, WeightsError
+from patchatlas.pretrain.config import PretrainConfig
+from patchatlas.pretrain.inflate import inflate
+from patchatlas.pretrain.student import Network, begin
+
+log = logging.getLogger(__name__)
+
+
+def make_student(config: PretrainConfig) -> Network:
+    """The network as it is before the first step, on the CPU; the same config gives the same bits.
+
+    Raises:
+        WeightsError: weights to begin from that cannot be had, or are no ViT.
+        UsageError: weights that do not fit the crops.
+    """
+    state, vit = (None, new_vit(config)) if config.model.weights is None else weights_of(config)
+    student = begin(
+        vit,
+        dino=config.dino_head if config.loss.dino.weight else None,
+        ibot=config.ibot_head if config.loss.ibot.weight else None,
+        sigreg=config.projector if config.loss.sigreg.weight else None,
+        layer_scale=config.model.layer_scale,
+        checkpointing=config.train.checkpointing,
+        seed=config.train.seed,
+    )
+    if state is not None:
+        student.vit.load_state_dict(state)
+        for parameter in student.parameters():
+            parameter.requires_grad_(True)  # the LayerScale of the weights goes on learning
+    return student
+
+
+def make_teacher(student: Network) -> Network:
+    """A copy that does not learn."""
+    return copy.deepcopy(student).requires_grad_(False)
+
+
+def new_vit(config: PretrainConfig) -> ViTConfig:
+    """The network of a run from scratch: DINOv3's, with as many axes as the crops have."""
+    dim, depth, heads = config.model.shape
+    return ViTConfig(
+        family="vit3d" if config.crops.ndim == 3 else "dinov3",
+        patch=config.crops.patch,
+        channels=config.crops.channels,
+        dim=dim,
+        depth=depth,
+        heads=heads,
+        ffn_hidden=4 * dim,
+        registers=config.model.registers,
+        rope_base=config.model.rope_base,
+    )
+
+
+def weights_of(config: PretrainConfig) -> tuple[State, ViTConfig]:
+    """The weights that a run begins from, float32, made for volumes where they are for pictures.
+
+    Raises:
+        WeightsError: they cannot be had, or are no ViT.
+        UsageError: they do not fit the crops.
+    """
+    named = str(config.model.weights)
+    where = resolve(named)
+    if where.bundled is not None:
+        raise WeightsError(f"bundled:{where.bundled} has no weights to begin from")
+    path: Path = where.path if where.path is not None else hub.fetch(str(where.hub_id))
+    state, vit = translate(checkpoint.read(path))
+    state = {key: value.float().clone() for key, value in state.items()}
+    crops = config.crops
+    if vit.ndim == 2 and crops.kind == "volumes":
+        state, vit = inflate(state, vit, patch=crops.patch, grey=config.model.grey)
+        log.warning("%s was made into a network for volumes of patch %s", named, crops.patch)
+    if vit.patch != tuple(crops.patch) or vit.channels != crops.channels:
+        raise UsageError(
+            f"{named} has patch {vit.patch} and {vit.channels} channels, crops have {crops.patch} and "
+            f"{crops.channels}; set crops.patch to that of the weights"
+        )
+    return state, vit

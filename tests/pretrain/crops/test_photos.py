@@ -1,0 +1,159 @@
+"""Samples of photographs: places, pixels and records, in the same batches as those of volumes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from patchatlas.errors import InputError
+from patchatlas.pretrain.crops.config import PhotoAugment, PhotoCropConfig, PhotoScale
+from patchatlas.pretrain.crops.photos import PhotoViews, draw_box, open_photos
+from patchatlas.pretrain.crops.records import OVERLAP_RELAXED, collate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pictures in which red is the column and green the row, one that is damaged, and a file of notes."""
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "more").mkdir()
+    for name, (rows, columns) in {"b.png": (80, 120), "more/a.png": (100, 60)}.items():
+        pixels = np.zeros((rows, columns, 3), np.uint8)
+        pixels[..., 0], pixels[..., 1] = 2 * np.arange(columns), 2 * np.arange(rows)[:, None]
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("none")
+    return folder
+
+
+def views(folder: Path, *, seed: int = 0, plain: bool = True, **changes: Any) -> PhotoViews:
+    """Crops of 32 and 16, patches of 8."""
+    settings = {"patch": 8, "globals": {"size": 32}, "locals": {"size": 16, "count": 3}} | changes
+    if plain:
+        settings["augment"] = PhotoAugment.none().model_dump() | {"flip": 0.5}
+        for name in ("globals", "locals"):
+            settings[name] = settings[name] | {"blur_prob": (0.0,), "solarise_prob": (0.0,)}
+    return PhotoViews(open_photos(folder), PhotoCropConfig.model_validate(settings), seed=seed)
+
+
+def test_a_folder_lists_what_it_cannot_read(folder: Path, tmp_path: Path) -> None:
+    found = open_photos(folder)
+    assert [(record.id, record.size_hw) for record in found.records] == [
+        ("b.png", (80, 120)),
+        ("more/a.png", (100, 60)),
+    ]
+    assert [name for name, _ in found.skipped] == ["broken.jpg"]
+    with pytest.raises(InputError, match="holds no photograph"):
+        open_photos(tmp_path)
+    with pytest.raises(InputError, match="is no folder"):
+        open_photos(folder / "b.png")
+
+
+def test_frames_lead_back_to_the_photograph(folder: Path) -> None:
+    sample = views(folder).sample(0, 0)
+    flips = set()
+    for record, pixels in zip(sample.records, [*sample.globals, *sample.locals], strict=True):
+        grid = torch.tensor([[10.0, 8.0], [5.0, 12.0]], dtype=torch.float64)
+        for (x, y), (px, py) in zip(grid.tolist(), record.frame.to_source(grid).tolist(), strict=True):
+            around = pixels[:, int(y) - 1 : int(y) + 1, int(x) - 1 : int(x) + 1].mean(dim=(1, 2)) * 255
+            assert around[0].item() / 2 + 0.5 == pytest.approx(px, abs=0.3)
+            assert around[1].item() / 2 + 0.5 == pytest.approx(py, abs=0.3)
+        assert (record.frame.scale[1] < 0) == (record.flips == (1,))
+        flips.add(record.flips)
+    assert flips == {(), (1,)}
+
+
+def test_samples_repeat_and_records_replay(folder: Path) -> None:
+    made = views(folder, plain=False, globals={"size": 32, "solarise_prob": (0.0, 1.0)})
+    sample, again = (
+        made.sample(3, 1),
+        views(folder, plain=False, globals={"size": 32, "solarise_prob": (0.0, 1.0)}).sample(3, 1),
+    )
+    assert sample.records == again.records == made.plan(3, 1)
+    assert torch.equal(sample.globals, again.globals)
+    assert torch.equal(sample.locals, again.locals)
+    for record, pixels in zip(sample.records, [*sample.globals, *sample.locals], strict=True):
+        assert torch.equal(made.replay(record), pixels)
+    assert not torch.equal(sample.globals, made.sample(3, 2).globals)
+    assert {record.volume for record in sample.records} == {"more/a.png"}
+
+
+def test_chances_go_crop_by_crop(folder: Path) -> None:
+    plain = views(folder, globals={"size": 32, "area": (1.0, 1.0)})
+    scales = {
+        "globals": plain.config.globals.model_copy(update={"solarise_prob": (0.0, 1.0)}),
+        "locals": plain.config.locals.model_copy(update={"solarise_prob": (1.0, 0.0, 0.0)}),
+    }
+    still = plain.sample(0, 0)
+    changed = PhotoViews(plain.photos, plain.config.model_copy(update=scales)).sample(0, 0)
+    same = [torch.equal(a, b) for a, b in zip(still.globals, changed.globals, strict=True)]
+    assert same == [True, False]
+    same = [torch.equal(a, b) for a, b in zip(still.locals, changed.locals, strict=True)]
+    assert same == [False, True, True]
+
+
+def test_batches_are_those_of_volumes(folder: Path) -> None:
+    made = views(folder)
+    batch = collate([made.sample(k, 0) for k in range(2)])
+    assert batch.globals.shape == (2, 2, 3, 32, 32)
+    assert batch.locals.shape == (3, 2, 3, 16, 16)
+    assert (batch.global_foreground == 1).all()
+    assert batch.global_foreground.shape == (2, 2, 16)
+    assert batch.local_foreground.shape == batch.local_pad.shape == (3, 2, 4)
+    assert (batch.global_ratio == 1).all()
+    assert not batch.global_pad.any()
+
+
+def test_overlap_and_parts(folder: Path) -> None:
+    made = views(folder, min_overlap=0.5, locals_inside=True)
+    for index in range(100):
+        first, second, *parts = made.plan(index, 0)
+        assert first.overlap(second) >= 0.5 or second.flags == (OVERLAP_RELAXED,)
+        for record in parts:
+            assert record.overlap((first, second)[record.parent]) == 1
+
+
+areas = st.tuples(*[st.floats(0.02, 1)] * 2).map(lambda pair: (min(pair), max(pair)))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.tuples(*[st.integers(1, 300)] * 2),
+    area=areas,
+    overlap=st.floats(0.05, 1),
+)
+def test_boxes_lie_inside_and_overlap(
+    seed: int, size: tuple[int, int], area: tuple[float, float], overlap: float
+) -> None:
+    rng, scale = np.random.default_rng(seed), PhotoScale(count=1, size=(16, 16), area=area)
+    first = draw_box(size, scale, rng)
+    second = draw_box(size, scale, rng, beside=first.box, overlap=overlap)
+    part = draw_box(size, scale, rng, within=first.box)
+    for (start, sides), limit in [(first.box, ((0, 0), size)), (second.box, ((0, 0), size)), (part.box, first.box)]:
+        for at, n, low, whole in zip(start, sides, *limit, strict=True):
+            assert low <= at < at + n <= low + whole
+    shared = 1
+    for at, n, begin, m in zip(*first.box, *second.box, strict=True):
+        shared *= max(0, min(at + n, begin + m) - max(at, begin))
+    smaller = min(first.box[1][0] * first.box[1][1], second.box[1][0] * second.box[1][1])
+    assert shared >= overlap * smaller * (1 - 1e-9) or second.flags == (OVERLAP_RELAXED,)
+
+
+def test_areas_are_those_asked_for_also_in_long_photographs() -> None:
+    rng, scale = np.random.default_rng(0), PhotoScale(count=1, size=(16, 16), area=(0.3, 0.6))
+    for size in [(400, 400), (100, 1600), (1600, 100)]:
+        shares = [np.prod(draw_box(size, scale, rng).box[1]) / np.prod(size) for _ in range(200)]
+        assert 0.29 < min(shares) < 0.33
+        assert 0.57 < max(shares) < 0.61
+
+
+def test_a_photograph_that_was_changed_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    made = views(tmp_path)
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="start again"):
+        made.sample(0, 0)
