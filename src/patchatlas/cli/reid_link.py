@@ -11,6 +11,7 @@ import tyro
 
 from patchatlas.cli.console import Output, emit
 from patchatlas.cli.reid_run import Sets
+from patchatlas.cli.threads import one_thread
 
 if TYPE_CHECKING:
     from patchatlas.reid.gallery.match import LinkReport
@@ -49,6 +50,7 @@ def run(config: Config) -> int:
 
     from patchatlas.reid.gallery.match import link_episodes
 
+    one_thread()
     gallery = config.gallery or config.episodes[0].parent / "gallery"
     report = link_episodes(gallery, config.episodes, settings.link, index=config.index)
     emit(config, human="\n".join(describe(report)), data=report.to_json())

@@ -14,6 +14,7 @@ import tyro
 from pydantic import Field
 
 from patchatlas.cli.console import Output, emit, progress
+from patchatlas.cli.threads import one_thread
 
 if TYPE_CHECKING:
     from patchatlas.reid.episode import Episode
@@ -98,6 +99,8 @@ def run(config: Config) -> int:
 
     from patchatlas.reid.engine import PerceptionEngine
 
+    if settings.embedding.backend == "bundled":
+        one_thread()
     with shown() as report:
         episode = PerceptionEngine(settings).process_video(
             config.video, episode=config.episode, output=config.output, restart=config.restart, report=report

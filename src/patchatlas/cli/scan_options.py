@@ -70,18 +70,6 @@ class TileOptions(PositionOptions):
     corner, centre or middle, and their pixels must be the scan's object pixels."""
 
 
-def one_thread() -> None:
-    """Keep torch on one thread, but for placing where `run --threads` asks for more.
-
-    Most of the work is many small sums, and sharing these out takes longer than doing them: on a busy machine with two
-    cores two threads took ten times as long. And torch adds up the parts of a long sum by threads, so that the last
-    bits of a residual would depend on their number.
-    """
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def parse_pixel_size(text: str | None) -> float | Literal["far-field"] | None:
     """A length, or the word for working it out.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from patchatlas.cli.console import emit
-from patchatlas.cli.scan_options import TileOptions, load, one_thread
+from patchatlas.cli.scan_options import TileOptions, load
+from patchatlas.cli.threads import one_thread
 from patchatlas.errors import InputError, UsageError
 
 if TYPE_CHECKING:

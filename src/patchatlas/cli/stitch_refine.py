@@ -10,7 +10,8 @@ import tyro
 from pydantic import Field
 
 from patchatlas.cli.console import emit, progress
-from patchatlas.cli.scan_options import TileOptions, load, one_thread
+from patchatlas.cli.scan_options import TileOptions, load
+from patchatlas.cli.threads import one_thread
 from patchatlas.errors import InputError, UsageError
 
 HELD = 10

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from patchatlas import __version__
 from patchatlas.cli.console import emit
-from patchatlas.cli.scan_options import TileOptions, load, one_thread
+from patchatlas.cli.scan_options import TileOptions, load
+from patchatlas.cli.threads import one_thread
 from patchatlas.errors import InputError, UsageError
 
 if TYPE_CHECKING:

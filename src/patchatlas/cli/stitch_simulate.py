@@ -10,7 +10,7 @@ import tyro
 from pydantic import Field
 
 from patchatlas.cli.console import Output, emit
-from patchatlas.cli.scan_options import one_thread
+from patchatlas.cli.threads import one_thread
 from patchatlas.errors import InputError
 
 
