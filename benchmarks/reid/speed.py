@@ -32,14 +32,15 @@ from patchatlas.reid.engine import PerceptionEngine
 from patchatlas.reid.track import Tracker
 
 CHILD = """
-import resource, sys, time
+import re, sys
 import torch
 torch.set_num_threads(1)
 from patchatlas.reid.config import make_config
 from patchatlas.reid.engine import PerceptionEngine
 config = make_config({"fps": 10, "detection": {"detector": "boxes", "boxes": sys.argv[2]}})
 PerceptionEngine(config).process_video(sys.argv[1], output=sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+# Not ru_maxrss: a process takes that of its parent over.
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024)
 """
 
 BOXMOT = """

@@ -67,8 +67,10 @@ def count_cells(mask: Bool[np.ndarray, "z y x"], cell_zyx: Sequence[int]) -> UIn
         mask: foreground.
         cell_zyx: voxels in a cell along each axis.
     """
-    counts: np.ndarray = mask.view(np.uint8)
-    for axis in (2, 1, 0):  # the contiguous axis first: what is left is smaller
+    narrow = np.uint8 if cell_zyx[0] < 256 else np.uint32
+    slabs = (mask[z : z + cell_zyx[0]].view(np.uint8) for z in range(0, mask.shape[0], cell_zyx[0]))
+    counts: np.ndarray = np.stack([slab.sum(axis=0, dtype=narrow) for slab in slabs])  # a slab stays in the cache
+    for axis in (1, 2):
         starts = np.arange(0, counts.shape[axis], cell_zyx[axis])
         counts = np.add.reduceat(counts, starts, axis=axis, dtype=np.uint32)
     return counts

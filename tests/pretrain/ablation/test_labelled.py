@@ -62,11 +62,12 @@ def test_labels_that_are_absent_or_do_not_fit(held):
     write_phantom(other, held / "unused.nii.gz", held / "labels/0.nii.gz")
     with pytest.raises(InputError, match="one for each of"):
         read_labelled(held, spacing_mm=SPACING)
-    negative = Phantom(other.values, np.zeros((16, 48, 48), np.uint8), SPACING)
-    negative.labels[0, 0, 0] = 1
-    write_phantom(negative, held / "unused.nii.gz", held / "labels/0.nii.gz")
-    (held / "labels/1.nii.gz").unlink()
-    with pytest.raises(InputError, match=r"1\.nii\.gz has no labels"):
+    below = np.full((16, 48, 48), -1, np.int16)
+    write_phantom(Phantom(other.values, below, SPACING), held / "unused.nii.gz", held / "labels/0.nii.gz")
+    with pytest.raises(InputError, match="the lowest -1"):
+        read_labelled(held, spacing_mm=SPACING)
+    (held / "labels/0.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"0\.nii\.gz has no labels"):
         read_labelled(held, spacing_mm=SPACING)
 
 

@@ -1,6 +1,7 @@
 """An ablation from end to end: what it leaves behind, what is not done twice, what is refused at once."""
 
 import json
+import shutil
 
 import pytest
 
@@ -85,6 +86,23 @@ def test_what_is_finished_is_not_done_again_and_new_arms_join(done, monkeypatch)
     assert again.to_json() == table.to_json()
     run_ablation(tiny_config(cache), (*ARMS, "S1"), seeds=1, labelled=held, output=output)
     assert trained == [("S1", "seed-0")]
+
+
+def test_a_changed_probe_scores_again_without_training(volumes, tmp_path):
+    cache, held = volumes
+    mine = tmp_path / "held"
+    shutil.copytree(held, mine)
+    base, output = tiny_config(cache), tmp_path / "out"
+    before = run_ablation(base, ("uniform",), seeds=1, labelled=mine, output=output)
+    log = output / "runs/uniform/seed-0/log.jsonl"
+    written = log.read_bytes()
+    for folder in ("volumes", "labels"):
+        (mine / folder / "6.nii.gz").unlink()
+    after = run_ablation(base, ("uniform",), seeds=1, labelled=mine, output=output)
+    assert after.held == 3
+    assert after.rows[0].results[0].numbers["linear"] != before.rows[0].results[0].numbers["linear"]
+    assert after.rows[0].results[0].numbers["row_entropy"] == before.rows[0].results[0].numbers["row_entropy"]
+    assert log.read_bytes() == written
 
 
 def test_killed_in_the_middle_it_goes_on(volumes, done, tmp_path):

@@ -18,7 +18,7 @@ def make_volumes(folder: Path) -> tuple[Path, Path]:
     for part in ("learnt", "held/volumes", "held/labels", "unused"):
         (folder / part).mkdir(parents=True)
     for number in range(LEARNT + HELD):
-        phantom = make_phantom(np.random.default_rng([1, number]), size_zyx=(32, 64, 64))
+        phantom = make_phantom(np.random.default_rng([1, number]), size_zyx=(16, 64, 64))
         name = f"{number}.nii.gz"
         if number < LEARNT:
             write_phantom(phantom, folder / "learnt" / name, folder / "unused" / name)

@@ -76,7 +76,7 @@ def test_a_hundred_thousand_draws_break_no_ratio() -> None:
 @pytest.mark.slow
 def test_a_draw_takes_less_than_20_microseconds() -> None:
     valid, rng = Valid.of(np.random.default_rng(0).random((38, 64, 64)) < 0.5), np.random.default_rng(1)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(10_000):
         valid.draw(rng)
-    assert (time.perf_counter() - begun) / 10_000 < 20e-6
+    assert (time.process_time() - begun) / 10_000 < 20e-6

@@ -32,6 +32,7 @@ from patchatlas.pretrain.ablation.results import (
 from patchatlas.pretrain.ablation.table import Table
 from patchatlas.pretrain.cache import open_cache
 from patchatlas.pretrain.config import PretrainConfig, differences, read_config, to_yaml
+from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.data import Opened, open_source
 from patchatlas.pretrain.export import write_encoder
 from patchatlas.pretrain.model import make_student
@@ -99,7 +100,7 @@ def run_ablation(
     jobs = _jobs(base, arms, seeds)
     cache = open_cache(base.data)
     for job in jobs:
-        for key in job.config.crops.keys:  # type: ignore[union-attr]  # arm_config refuses photographs
+        for key in _crops(job).keys:
             cache.cells(cache.records[0], key)  # refuses what the cache has not counted, before hours of training
     opened = open_source(arm_config(base, UNIFORM, seed=0))
     held = read_labelled(
@@ -197,21 +198,21 @@ def _halves(held: Sequence[Labelled]) -> tuple[Sequence[Labelled], Sequence[Labe
 
 def _encoded(encoder: Path, job: _Job, held: Sequence[Labelled]) -> Patches:
     loaded = load_encoder(encoder, device=job.config.train.device, dtype="fp32")
-    window, crop = _window(job), job.config.crops.globals.size
-    return encode_cases(loaded, [one.case(window) for one in held], crop=crop)
+    crops = _crops(job)
+    return encode_cases(loaded, [one.case(crops.window_hu) for one in held], crop=crops.globals.size)
 
 
 def _raw(job: _Job, held: Sequence[Labelled]) -> Patches:
-    crops = job.config.crops
+    crops = _crops(job)
     bins = BINS if job.arm == RAW_HISTOGRAM else 0
-    cases = [one.case(_window(job)) for one in held]
+    cases = [one.case(crops.window_hu) for one in held]
     return raw_cases(cases, patch=crops.patch, crop=crops.globals.size, bins=bins)
 
 
-def _window(job: _Job) -> tuple[float, float]:
+def _crops(job: _Job) -> CropConfig:
     crops = job.config.crops
-    assert crops.kind == "volumes", "arm_config refuses photographs"
-    return crops.window_hu
+    assert isinstance(crops, CropConfig), "arm_config refuses photographs"
+    return crops
 
 
 def _probed(halves: Iterator[Patches]) -> dict[str, float]:
