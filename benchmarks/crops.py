@@ -33,7 +33,7 @@ import torch
 
 from patchatlas.pretrain.crops.draw import Ground, Rule
 from patchatlas.pretrain.crops.table import SummedTable
-from patchatlas.pretrain.foreground import count_cells
+from patchatlas.pretrain.foreground import count_above
 
 THRESHOLD = -500.0
 
@@ -91,7 +91,7 @@ def ours(values: torch.Tensor, mask: torch.Tensor, side: int, cell: int, ratio: 
 
     def way() -> tuple[Iterator[tuple[Crop, Crop]], int]:
         array, known = values[0].numpy(), mask[0].numpy()
-        counts = count_cells(array > THRESHOLD, (cell,) * 3)
+        counts = count_above(array, THRESHOLD, (cell,) * 3)
         table = SummedTable.of(counts, (cell,) * 3, array.shape)
         choice = Ground("trunk", {THRESHOLD: table}).choice((side // cell,) * 3, Rule(THRESHOLD, ratio))
         kept = table.sums.nbytes + choice.mask.nbytes + choice.valid.flat.nbytes

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from benchmarks.pretrain.phantoms import LABELS, make_phantom
-from patchatlas.pretrain.foreground import above, body_mask, count_cells
+from patchatlas.pretrain.foreground import above, body_mask, count_above, count_cells
 
 SPACING = (1.0, 1.0, 1.0)
 
@@ -101,3 +101,5 @@ def test_cells_count_what_a_loop_counts(size, cell, seed):
     for at in np.ndindex(counts.shape):
         box = tuple(slice(i * c, (i + 1) * c) for i, c in zip(at, cell, strict=True))
         assert counts[at] == mask[box].sum()
+    values = np.where(mask, 40, -600).astype(np.int16)
+    np.testing.assert_array_equal(count_above(values, -600.0, cell), counts)  # above, not at

@@ -3,7 +3,7 @@
 Axes: z y x, growing to Superior, Anterior and Right; values in HU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int16, UInt32
@@ -67,13 +67,32 @@ def count_cells(mask: Bool[np.ndarray, "z y x"], cell_zyx: Sequence[int]) -> UIn
         mask: foreground.
         cell_zyx: voxels in a cell along each axis.
     """
+    slabs = (mask[z : z + cell_zyx[0]] for z in range(0, mask.shape[0], cell_zyx[0]))
+    return _count(slabs, cell_zyx)
+
+
+def count_above(
+    values: Int16[np.ndarray, "z y x"], threshold: float, cell_zyx: Sequence[int]
+) -> UInt32[np.ndarray, "gz gh gw"]:
+    """`count_cells` of `above`, in half the time: the mask is never whole.
+
+    Args:
+        values: HU.
+        threshold: voxels of more count.
+        cell_zyx: voxels in a cell along each axis.
+    """
+    slabs = (above(values[z : z + cell_zyx[0]], threshold) for z in range(0, values.shape[0], cell_zyx[0]))
+    return _count(slabs, cell_zyx)
+
+
+def _count(slabs: Iterable[Bool[np.ndarray, "_z y x"]], cell_zyx: Sequence[int]) -> UInt32[np.ndarray, "gz gh gw"]:
+    """Counts of a volume that comes as slabs, one row of cells thick: each stays in the processor's cache."""
     narrow = np.uint8 if cell_zyx[0] < 256 else np.uint32
-    slabs = (mask[z : z + cell_zyx[0]].view(np.uint8) for z in range(0, mask.shape[0], cell_zyx[0]))
-    counts: np.ndarray = np.stack([slab.sum(axis=0, dtype=narrow) for slab in slabs])  # a slab stays in the cache
-    for axis in (1, 2):
-        starts = np.arange(0, counts.shape[axis], cell_zyx[axis])
-        counts = np.add.reduceat(counts, starts, axis=axis, dtype=np.uint32)
-    return counts
+    counts = np.stack([slab.view(np.uint8).sum(axis=0, dtype=narrow) for slab in slabs])
+    rows, columns = (-(-side // cell) for side, cell in zip(counts.shape[1:], cell_zyx[1:], strict=True))
+    beyond = [(0, 0), (0, rows * cell_zyx[1] - counts.shape[1]), (0, columns * cell_zyx[2] - counts.shape[2])]
+    cut = np.pad(counts, beyond).reshape(-1, rows, cell_zyx[1], columns, cell_zyx[2])
+    return cut.sum(axis=2, dtype=np.uint32).sum(axis=-1, dtype=np.uint32)  # type: ignore[no-any-return]
 
 
 def _largest_component(mask: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:

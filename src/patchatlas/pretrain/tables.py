@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int16, Integer
 
 from patchatlas.pretrain.cache import HISTOGRAM, cells_name
-from patchatlas.pretrain.foreground import above, body_mask, count_cells
+from patchatlas.pretrain.foreground import body_mask, count_above, count_cells
 from patchatlas.pretrain.histogram import count_values
 from patchatlas.pretrain.index_settings import Counting
 
@@ -31,10 +31,10 @@ def count_tables(
     shares: dict[str, float] = {}
     for key, threshold in counting.keys().items():
         if threshold is None:
-            mask = body_mask(values, spacing_zyx, threshold=counting.body_threshold, detach_mm=counting.detach_mm)
+            body = body_mask(values, spacing_zyx, threshold=counting.body_threshold, detach_mm=counting.detach_mm)
+            counts = count_cells(body, counting.cell_zyx)
         else:
-            mask = above(values, threshold)
-        counts = count_cells(mask, counting.cell_zyx)
+            counts = count_above(values, threshold, counting.cell_zyx)
         shares[key] = float(counts.sum(dtype=np.int64) / values.size)
         small = math.prod(counting.cell_zyx) <= np.iinfo(np.uint16).max
         tables[cells_name(key)] = counts.astype(np.uint16) if small else counts
