@@ -75,6 +75,22 @@ def test_the_result_for_people_and_for_scripts(scene: Scene, episode: Path, run:
     assert json.loads(out)["folder"] == str(episode)
 
 
+def test_what_is_left_out_is_said(scene: Scene, tmp_path: Path, run: Run) -> None:
+    code, out, _ = run(*flags(scene, tmp_path), "--set", "tracking.least_boxes=25")
+    assert code == 0
+    assert "left out: 12 tracks too short to say anything; 100 % of all boxes are in no track, a higher --fps" in out
+
+
+def test_a_showcase_of_an_earlier_run_is_named(scene: Scene, tmp_path: Path, run: Run) -> None:
+    code, out, _ = run(*flags(scene, tmp_path, "--episode", "one"))
+    (tmp_path / "one" / "showcase").mkdir()
+    code, out, _ = run(*flags(scene, tmp_path, "--episode", "one"))
+    assert "showcase/" not in out
+    code, out, _ = run(*flags(scene, tmp_path, "--episode", "one"), "--set", "link.threshold=0.6", "--restart")
+    assert code == 0
+    assert "showcase/ is of an earlier run" in out
+
+
 def test_settings_come_from_preset_file_and_flags(scene: Scene, tmp_path: Path, run: Run) -> None:
     video, boxes = scene
     file = tmp_path / "c.yaml"

@@ -28,5 +28,7 @@ def test_temperature_ends_its_rise_where_it_says():
     config = OptimConfig(teacher_temp=0.04, teacher_temp_end=0.08, teacher_temp_warmup=4)
     temperature = Schedules.of(config, steps=100, samples=8).teacher_temp
     assert [temperature(step) for step in (0, 2, 4, 50)] == pytest.approx([0.04, 0.06, 0.08, 0.08])
-    still = OptimConfig(teacher_temp_warmup=0)
-    assert Schedules.of(still, steps=100, samples=8).teacher_temp(1) == pytest.approx(0.07)
+    at_once = OptimConfig(teacher_temp_end=0.07, teacher_temp_warmup=0)
+    assert Schedules.of(at_once, steps=100, samples=8).teacher_temp(1) == pytest.approx(0.07)
+    still = Schedules.of(OptimConfig(), steps=100, samples=8).teacher_temp
+    assert {still(step) for step in (0, 1, 50, 99)} == {0.04}

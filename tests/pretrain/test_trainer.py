@@ -58,6 +58,16 @@ def numbers(folder: Path) -> list[dict]:
     return lines
 
 
+def test_a_young_network_is_not_called_collapsed(photos, tmp_path):
+    # All class tokens of a network of two blocks are alike before it has learnt anything.
+    changes = {"optim": {"warmup": 0, "teacher_temp_warmup": 0}}
+    train(photo_config(photos, **changes), tmp_path / "run")
+    assert numbers(tmp_path / "run")[-1]["numbers"]["cls_cosine"] > 0.9
+    assert {line["verdict"]["level"] for line in numbers(tmp_path / "run")} == {"ok"}
+    train(photo_config(photos, monitor={"spectra_every": 2, "from_step": 0}, **changes), tmp_path / "judged")
+    assert numbers(tmp_path / "judged")[-1]["verdict"]["level"] == "collapse"  # where it is asked for
+
+
 def test_the_folder_of_a_run(whole):
     run = RunFolder(whole)
     facts = run.read_facts()

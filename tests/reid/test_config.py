@@ -39,7 +39,7 @@ def test_weights_folder_is_what_is_loaded() -> None:
         ("bundled", "none", "crops", None),
         ("dinov2", "mean", "auto", None),
         ("dinov3", "mean", "auto", None),
-        ("vjepa2", "mean", "crops", 8),
+        ("vjepa2", "mean", "crops", 4),
         ("facebook/some-vit", "mean", "auto", None),
     ],
 )

@@ -138,7 +138,10 @@ def test_pairs_by_hand() -> None:
     scores = score_pairs([1, 1, 1, 2], [7, 7, 8, 8])
     assert (scores.precision, scores.recall) == (pytest.approx(1 / 3), 0.5)
     assert scores.f1 == pytest.approx(0.4)
-    assert score_pairs([1, 2], [7, 8]).precision == 1
+    nothing = score_pairs([1, 2], [7, 8])
+    assert (nothing.precision, nothing.recall, nothing.f1) == (None, None, None)
+    missed = score_pairs([1, 2], [7, 7])
+    assert (missed.precision, missed.recall, missed.f1) == (None, 0, 0)
 
 
 def test_co_visible_merges(tracklet: MakeTracklet) -> None:

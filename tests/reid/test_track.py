@@ -69,6 +69,13 @@ def test_speed_does_not_depend_on_the_frame_rate(method: str) -> None:
         assert {seen.track for seen in walk(tracker, frames, fps)} == {1}
 
 
+@pytest.mark.parametrize("fps", [4.0, 30.0])
+def test_unsteady_boxes_are_one_track_whatever_the_frame_rate(fps: float) -> None:
+    """How far a box may be from where it is expected is counted in frames of the rate that is shown, not of thirty."""
+    frames = {f: found((54 if f % 2 else 46, 50, "a")) for f in range(30)}
+    assert {seen.track for seen in walk(Tracker(fps=fps), frames, fps)} == {1}
+
+
 def test_a_skipped_stretch_of_time_moves_the_prediction_on() -> None:
     """Frames 10 to 13 are not looked at; the object is where its speed says, its boxes do not overlap any more."""
     tracker = Tracker(fps=10.0)

@@ -250,9 +250,9 @@ def _told(kind: str, content: dict[str, Any]) -> str:
     if kind == "merge":
         return f"merged {content['gone']} into {content['keep']}"
     if kind == "split":
-        return f"split {content['to']} from {content['from']}"
+        return f"split {', '.join(content['tracks'])} from {content['from']}, as {content['to']}"
     if kind == "assign":
-        return f"said who somebody is: {content['to']}"
+        return f"said that {', '.join(content['tracks'])} is {content['to']}"
     if kind == "rename":
         return f"called {content['identity']} {content['name'] or 'nothing'}"
     return f"undid event {content['event']}"

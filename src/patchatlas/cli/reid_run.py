@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from pydantic import Field
 
 from patchatlas.cli.console import Output, emit, progress
 from patchatlas.cli.threads import one_thread
@@ -30,8 +29,14 @@ BY_CHOICE = (
     "crowd",
     "ground truth that is not scored",
     "most of the frame moves",
+    "few patches",
+    "little contrast",
+    "most of the frame",
 )
 """Reasons for leaving out boxes that are no fault of theirs."""
+
+LOST = 0.3
+"""Share of boxes in no track from which a person is told."""
 
 
 class Config(Output):
@@ -55,7 +60,7 @@ class Config(Output):
     """Which encoder of the backend; the base size without it."""
     device: Annotated[str | None, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N|mps")] = None
     """Where the encoder runs; the best there is without it."""
-    fps: Annotated[float | None, Field(gt=0)] = None
+    fps: Annotated[float | None, tyro.conf.arg(metavar="NUMBER")] = None
     """Frames looked at in a second of video; 4 without it."""
     detector: Annotated[
         str | None, tyro.conf.arg(metavar="motion|boxes|hog|saliency|hf:NAME|MODULE:FUNCTION")
@@ -146,6 +151,17 @@ def describe(episode: "Episode", lost: list[str]) -> list[str]:
         f"unknown: {counts['unknown']} tracks; to review: {counts['doubts']}; second boxes: {counts['second_boxes']}; "
         f"cut: {counts['cuts']}",
     ]
+    if counts["short_tracks"]:
+        kept = sum(len(one.observations) for one in episode.tracklets)
+        lost_share = 1 - kept / max(1, counts["boxes"])
+        line = f"left out: {counts['short_tracks']} tracks too short to say anything"
+        if lost_share > LOST:
+            line += f"; {100 * lost_share:.0f} % of all boxes are in no track, a higher --fps may keep them"
+        lines.append(line)
+    if (folder := episode.folder / "showcase").is_dir() and folder.stat().st_mtime < (
+        episode.folder / "run.json"
+    ).stat().st_mtime:
+        lines.append("showcase/ is of an earlier run; make it again with `patchatlas reid showcase`")
     if memory.calibration is not None:
         lines.append(
             f"joined from a cosine of {memory.links.threshold:.3f}, learnt from {memory.calibration.same} tracks and "

@@ -110,5 +110,6 @@ def how_to_get(entry: Entry) -> str:
     return (
         f"the weights of {entry.name} are not on this machine (looked in ${WEIGHTS_FOLDER} and the hub cache). "
         f"Get them from {sources}, licence {entry.licence}: give that id as the encoder to download it, or put the "
-        f"file or folder into ${WEIGHTS_FOLDER}.{file} Without any weights, --encoder bundled:sift works now"
+        f"file or folder into ${WEIGHTS_FOLDER}.{file} Without any weights, --encoder bundled:sift works now, "
+        "and for reid --embedding-backend bundled"
     )

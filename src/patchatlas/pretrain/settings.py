@@ -139,8 +139,9 @@ class OptimConfig(Settings):
     """At the end."""
     teacher_temp: Positive = 0.04
     """Temperature of the teacher's targets at the start."""
-    teacher_temp_end: Positive = 0.07
-    """And after its warm-up."""
+    teacher_temp_end: Positive = 0.04
+    """And after its warm-up; the same if not given. At 0.07, Meta's number, the targets of short runs stay uniform: see
+    docs/pretrain.md."""
     teacher_temp_warmup: Count = 1000
     """Steps of that warm-up."""
     freeze_last: Count = 100

@@ -36,7 +36,7 @@ from patchatlas.pretrain.run_folder import RunFolder, open_run
 from patchatlas.pretrain.schedules import Schedules
 from patchatlas.pretrain.step import Learner, Taken, micro_batches_of, take_step
 from patchatlas.pretrain.student import Network
-from patchatlas.pretrain.watch import observe, show
+from patchatlas.pretrain.watch import grown, observe, show
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class _Run:
         self.process = process
         self.on_step = on_step
         self.learner = make_learner(config, process)
-        self.monitor = Monitor(config.monitor, seed=config.train.seed, warm_up=config.optim.teacher_temp_warmup)
+        self.monitor = Monitor(config.monitor, seed=config.train.seed, warm_up=grown(config.optim))
         self.done = 0
         self.good: int | None = None
         self.verdict: Verdict | None = None

@@ -9,7 +9,18 @@ from patchatlas.pretrain.monitors.metrics import crop_numbers, divergence, row_e
 from patchatlas.pretrain.monitors.monitor import Monitor
 from patchatlas.pretrain.monitors.probes import relative_std
 from patchatlas.pretrain.schedules import Schedules
+from patchatlas.pretrain.settings import OptimConfig
 from patchatlas.pretrain.step import Taken
+
+YOUNG = 200
+"""Steps in which a network is too young to be judged by its features, however short the warm-ups. At the start class
+tokens of some networks are all alike (cosine above 0.9), and in real runs RankMe of foreground tokens fell from 0.7 to
+0.45 of their length by this step and then stayed."""
+
+
+def grown(optim: OptimConfig) -> int:
+    """The step from which on a run is judged if its config does not say: warm-ups are over, and it is not young."""
+    return max(YOUNG, optim.warmup, optim.teacher_temp_warmup)
 
 
 def observe(taken: Taken, step: int, config: PretrainConfig, schedules: Schedules) -> dict[str, float]:

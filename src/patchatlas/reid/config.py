@@ -65,9 +65,9 @@ class EmbeddingConfig(_Settings):
     frame_size: int | None = Field(default=None, gt=0)
     """Long side of the whole frame as the encoder sees it; its own size, rounded up to patches, if not given."""
     clip_frames: int | None = Field(default=None, ge=2)
-    """Frames of a clip, even; 2 is a still shown twice. Only for vjepa2, 8 if not given."""
+    """Frames of a clip, even; 2 is a still shown twice. Only for vjepa2, 4 if not given."""
     crops_per_track: int = Field(default=16, gt=0)
-    """Crops, or clips, of a track that are embedded, the best and spread over its time; 4 for vjepa2 if not given."""
+    """Crops, or clips, of a track that are embedded, the best and spread over its time; 8 for vjepa2 if not given."""
 
     @model_validator(mode="before")
     @classmethod
@@ -81,8 +81,8 @@ class EmbeddingConfig(_Settings):
             full["model"] = _MODELS[backend]
         full.setdefault("pooling", "none" if backend == "bundled" else "mean")
         if backend == "vjepa2":
-            full.setdefault("clip_frames", 8)
-            full.setdefault("crops_per_track", 4)
+            full.setdefault("clip_frames", 4)  # a second at 4 fps: a visit of four seconds gives four clips
+            full.setdefault("crops_per_track", 8)
         full.setdefault("regions", "crops" if backend in ("bundled", "vjepa2") else "auto")
         return full
 
@@ -217,8 +217,8 @@ class LinkConfig(_Settings):
     """Compare by shared neighbours (k-reciprocal); for fifty tracks and more."""
     same_label: bool = True
     """Only tracks of one class are joined."""
-    tolerance: int = Field(default=5, ge=0)
-    """Sampled frames that two tracks of one object may share, touching, where a tracker hands over late."""
+    tolerance_s: float = Field(default=0.5, ge=0)
+    """Seconds for which two tracks of one object may be there at once, touching, where a tracker hands over late."""
     top_speed: float | None = Field(default=None, gt=0)
     """Fastest that an object can move, in its own heights a second; no limit if not given."""
     least_seen_s: float = Field(default=1.5, ge=0)

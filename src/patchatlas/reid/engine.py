@@ -8,6 +8,7 @@ Every stage leaves a file, made in one step and marked with all that it depends 
 it was and ends in the same bytes.
 """
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -54,7 +55,10 @@ FILES = (
 )
 """Of a finished episode, beside `run.json`; the same video and settings give the same bytes."""
 
-_PACKAGES = ("av", "numpy", "opencv-python-headless", "scipy", "torch", "trackers", "transformers")
+_PACKAGES = ("av", "numpy", "opencv-python-headless", "scipy", "torch", "trackers")
+_OF_TRANSFORMERS = ("vjepa2", "convnext")
+"""Families of encoders that transformers runs."""
+
 _FRESH = ("hog", "saliency")
 """Detectors that see each frame for itself."""
 
@@ -151,7 +155,7 @@ class PerceptionEngine:
             "detector": detector.facts,
             "encoder": facts_of(self.backend.crops.spec),
             "stamps": stamps,
-            "versions": _versions(),
+            "versions": _versions(config, self.backend),
         }
         return asked, detector
 
@@ -288,7 +292,7 @@ def _is_done(folder: Path, asked: Mapping[str, Any], *, restart: bool) -> bool:
             raise InputError(f"{folder} is a folder with other files in it; choose another name for the episode")
         return False
     before = read_run(folder)
-    now = {"package": __version__, **asked}
+    now = json.loads(json.dumps({"package": __version__, **asked}))  # as it is read back
     changed = differences({name: before.get(name) for name in now}, now)
     if changed and not restart:
         raise InputError(
@@ -302,9 +306,11 @@ def _is_done(folder: Path, asked: Mapping[str, Any], *, restart: bool) -> bool:
     return all((folder / name).is_file() and file_hash(folder / name) == before["files"][name] for name in FILES)
 
 
-def _versions() -> dict[str, str]:
+def _versions(config: ReidConfig, backend: Backend) -> dict[str, str]:
+    """Of the packages that have a part in the result: one that is installed for something else changes nothing."""
+    foreign = backend.crops.spec.family in _OF_TRANSFORMERS or config.detection.detector.startswith("hf:")
     found = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, "transformers") if foreign else _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

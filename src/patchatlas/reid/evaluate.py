@@ -60,14 +60,14 @@ class PairScores:
     """How well tracklets are put together, over all pairs of them.
 
     Attributes:
-        precision: share of pairs put together that belong together; 1 where none was put together.
-        recall: share of pairs that belong together that were put together; 1 where none belongs together.
-        f1: harmonic mean of both.
+        precision: share of pairs put together that belong together; `None` where none was put together.
+        recall: share of pairs that belong together that were put together; `None` where none belongs together.
+        f1: harmonic mean of both; `None` where both are.
     """
 
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,11 @@ def score_pairs(found: Sequence[int], truth: Sequence[int]) -> PairScores:
     together = {pair for pair in pairs if found[pair[0]] == found[pair[1]]}
     belong = {pair for pair in pairs if truth[pair[0]] == truth[pair[1]]}
     right = len(together & belong)
-    precision = right / len(together) if together else 1.0
-    recall = right / len(belong) if belong else 1.0
-    return PairScores(precision, recall, 2 * precision * recall / (precision + recall) if right else 0.0)
+    return PairScores(
+        precision=right / len(together) if together else None,
+        recall=right / len(belong) if belong else None,
+        f1=2 * right / (len(together) + len(belong)) if together or belong else None,
+    )
 
 
 def co_visible_merges(

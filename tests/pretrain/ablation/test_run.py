@@ -9,9 +9,10 @@ from patchatlas.encoders.loading import load_encoder
 from patchatlas.errors import InputError, UsageError
 from patchatlas.pretrain.ablation import run as run_module
 from patchatlas.pretrain.ablation.run import RANDOM, RAW, RAW_HISTOGRAM, run_ablation
+from patchatlas.pretrain.probe import score
 from tests.pretrain.ablation.volumes import make_volumes, tiny_config
 
-ARMS = ("uniform", "S1+S2+overlap", "sigreg")
+ARMS = ("uniform", "S1+S2+overlap")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,6 @@ def test_rows_runs_and_files(done):
         "cosine",
     }
     assert 0 < chosen.intervals["linear"].mean <= 1
-    assert "row_entropy" not in by_name["sigreg"].intervals  # no teacher, no targets
     assert by_name[RAW].intervals["knn"].n == 1
     assert by_name[RANDOM].intervals["knn"].n == 2
     assert [(one.arm, one.seed, one.step) for one in told[:3]] == [
@@ -68,7 +68,7 @@ def test_seeds_and_arms_make_a_difference(done):
     by_name = {row.name: row for row in table.rows}
     first, second = by_name["uniform"].results
     assert first.numbers["linear"] != second.numbers["linear"] or first.numbers["knn"] != second.numbers["knn"]
-    assert by_name["sigreg"].results[0].numbers != first.numbers
+    assert by_name["S1+S2+overlap"].results[0].numbers != first.numbers
 
 
 def test_what_is_finished_is_not_done_again_and_new_arms_join(done, monkeypatch):
@@ -84,11 +84,13 @@ def test_what_is_finished_is_not_done_again_and_new_arms_join(done, monkeypatch)
     again = run_ablation(tiny_config(cache), ARMS, seeds=2, labelled=held, output=output)
     assert trained == []
     assert again.to_json() == table.to_json()
-    run_ablation(tiny_config(cache), (*ARMS, "S1"), seeds=1, labelled=held, output=output)
-    assert trained == [("S1", "seed-0")]
+    joined = run_ablation(tiny_config(cache), (*ARMS, "sigreg"), seeds=1, labelled=held, output=output)
+    assert trained == [("sigreg", "seed-0")]
+    assert "row_entropy" not in joined.rows[2].intervals  # no teacher, no targets
+    assert "linear" in joined.rows[2].intervals
 
 
-def test_a_changed_probe_scores_again_without_training(volumes, tmp_path):
+def test_a_changed_probe_scores_again_without_training(volumes, tmp_path, monkeypatch):
     cache, held = volumes
     mine = tmp_path / "held"
     shutil.copytree(held, mine)
@@ -98,10 +100,20 @@ def test_a_changed_probe_scores_again_without_training(volumes, tmp_path):
     written = log.read_bytes()
     for folder in ("volumes", "labels"):
         (mine / folder / "6.nii.gz").unlink()
+    asked = []
+
+    def watched(fit, test, *, classes):
+        asked.append((len(fit.labels), len(test.labels), 0 in classes))
+        return score(fit, test, classes=classes)
+
+    monkeypatch.setattr(run_module, "score", watched)
     after = run_ablation(base, ("uniform",), seeds=1, labelled=mine, output=output)
     assert after.held == 3
-    assert after.rows[0].results[0].numbers["linear"] != before.rows[0].results[0].numbers["linear"]
-    assert after.rows[0].results[0].numbers["row_entropy"] == before.rows[0].results[0].numbers["row_entropy"]
+    patches = 2 * 8 * 8  # of a volume; the first two are fitted on, the third is asked about, and air about nothing
+    assert set(asked) == {(2 * patches, patches, False)}
+    one, other = (found.rows[0].results[0].numbers for found in (before, after))
+    assert one["background_share"] != other["background_share"]
+    assert one["row_entropy"] == other["row_entropy"]
     assert log.read_bytes() == written
 
 
@@ -114,10 +126,10 @@ def test_killed_in_the_middle_it_goes_on(volumes, done, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_ablation(base, ARMS[:2], seeds=1, labelled=held, output=tmp_path / "out", on_step=kill)
+        run_ablation(base, ARMS, seeds=1, labelled=held, output=tmp_path / "out", on_step=kill)
     stored = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert [row["name"] for row in stored["rows"]] == ["uniform", RAW, RAW_HISTOGRAM, RANDOM]
-    table = run_ablation(base, ARMS[:2], seeds=1, labelled=held, output=tmp_path / "out")
+    table = run_ablation(base, ARMS, seeds=1, labelled=held, output=tmp_path / "out")
     whole = {row.name: row.results[0] for row in done[3].rows}
     for row in table.rows:  # the same numbers as of runs that nothing stopped
         assert row.results[0].numbers == whole[row.name].numbers, row.name
@@ -125,7 +137,7 @@ def test_killed_in_the_middle_it_goes_on(volumes, done, tmp_path):
 
 def test_a_folder_of_another_ablation_or_of_something_else(done, tmp_path):
     cache, held, output, _, _ = done
-    with pytest.raises(UsageError, match=r"optim\.lr"):
+    with pytest.raises(UsageError, match=r"ablation of other settings \(optim\.lr"):
         run_ablation(tiny_config(cache, optim={"lr": 0.5}), ARMS, seeds=2, labelled=held, output=output)
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="other files"):

@@ -94,7 +94,13 @@ def test_one_seed_has_no_interval_and_clears_nothing():
     found = table(runs("uniform", knn=(0.4,)), runs("S1", knn=(0.9,)))
     assert row(found, "S1").clears == ()
     assert row(found, "S1").apart == ()
+    many = table(runs("uniform", knn=(0.1,), linear=(0.1,)), runs("S1", knn=(0.9, 0.9), linear=(0.9, 0.9)))
+    assert row(many, "S1").apart == ()
     assert "| S1 | 1 | 0.900 |" in found.to_markdown()
+
+
+def test_a_number_just_below_zero_has_no_sign():
+    assert "| 0.00 |" in table(runs("S1", foreground_r2=(-0.001,))).to_markdown()
 
 
 def test_without_uniform_nothing_is_cleared():

@@ -210,12 +210,12 @@ def test_an_infinite_koleo_speaks_without_a_limit() -> None:
         (
             "air",
             {"foreground_r2": 0.9, "background_share": 0.9},
-            {"foreground_r2": 0.9, "background_share": 0.5},
+            {"foreground_r2": 0.95, "background_share": 0.5},
         ),
         (
             "mostly_air",
-            {"foreground_r2": 0.9, "background_share": 0.5},
-            {"foreground_r2": 0.9, "background_share": 0.9},
+            {"foreground_r2": 0.95, "background_share": 0.5},
+            {"foreground_r2": 0.85, "background_share": 0.5},
         ),
         (
             "mostly_air",

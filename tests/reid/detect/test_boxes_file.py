@@ -72,6 +72,11 @@ def test_coco_boxes_go_to_the_frame_of_their_image(tmp_path: Path) -> None:
     assert (file(frame(2)).labels, file.dropped) == (("object",), {"crowd": 1})
 
 
+def test_coco_categories_without_a_name_give_the_label_object(tmp_path: Path) -> None:
+    file = written(tmp_path / "boxes.json", coco(categories=[{"id": 1}, {"id": 5, "name": "dog"}]))
+    assert (file(frame(4)).labels, file(frame(2)).labels) == (("object",), ("dog",))
+
+
 def test_coco_without_frame_ids_goes_by_rank_of_id(tmp_path: Path) -> None:
     file = written(tmp_path / "boxes.json", coco(images=[{"id": 9}, {"id": 7}]))
     assert [len(file(frame(number))) for number in range(3)] == [1, 1, 0]
@@ -86,6 +91,9 @@ def test_coco_without_frame_ids_goes_by_rank_of_id(tmp_path: Path) -> None:
         (coco(annotations=[{"image_id": 8, "bbox": [0, 0, 1, 1]}]), "image_id 8 is not among"),
         (coco(annotations=[{"image_id": 7, "bbox": [0, 0, 1]}]), "is not COCO"),
         (coco(annotations=[{"image_id": 7}]), "is not COCO: KeyError 'bbox'"),
+        (coco(annotations=[{"image_id": 7, "bbox": [0, 0, 1, 10**400]}]), "boxes.json is not COCO: OverflowError"),
+        (coco(images=[{"id": 7, "frame_id": 1.5}]), "boxes.json is not COCO: ValueError frame 1.5 is not a whole"),
+        (coco(images=[{"id": 7, "frame_id": float("inf")}]), "boxes.json is not COCO: ValueError frame inf is not"),
         ("{", "is not JSON"),
     ],
 )
@@ -133,6 +141,13 @@ def test_boxes_of_frames_never_shown_are_counted(tmp_path: Path) -> None:
         ('{"frame": 0, "box": [0, 0, 1]}', "a box has four numbers"),
         ('{"frame": 0.5, "box": [0, 0, 1, 1]}', "frame 0.5 is not a whole number"),
         ('{"frame": -1, "box": [0, 0, 1, 1]}', "frame -1 is not a whole number"),
+        ('\n{"frame": 1e400, "box": [10, 10, 50, 60]}', r"boxes\.jsonl, line 2: ValueError frame inf is not a whole"),
+        ('{"frame": NaN, "box": [0, 0, 1, 1]}', "line 1: ValueError frame nan is not a whole number"),
+        ('{"frame": true, "box": [0, 0, 1, 1]}', "frame True is not a whole number"),
+        ('{"frame": "3", "box": [0, 0, 1, 1]}', "frame '3' is not a whole number"),
+        (f'{{"frame": 1{"0" * 400}, "box": [0, 0, 1, 1]}}', r"boxes\.jsonl, line 1: OverflowError"),
+        (f'{{"frame": 0, "box": [0, 0, 1, 1{"0" * 400}]}}', r"boxes\.jsonl, line 1: OverflowError"),
+        (f'{{"frame": 1{"0" * 5000}, "box": [0, 0, 1, 1]}}', r"boxes\.jsonl, line 1 is not JSON"),
         ('{"frame": 0, "box": [0, 0, 1, "x"]}', "line 1: ValueError"),
         ('{"frame": 0, "box": [0,', "line 1 is not JSON"),
         ('{"frame": 0, "box": [0,0,1,1]}\n{"time_s": 0, "box": [0,0,1,1]}', "use one of them"),

@@ -100,8 +100,8 @@ def run_ablation(
     jobs = _jobs(base, arms, seeds)
     cache = open_cache(base.data)
     for job in jobs:
-        for key in _crops(job).keys:
-            cache.cells(cache.records[0], key)  # refuses what the cache has not counted, before hours of training
+        for counted in _crops(job).keys:
+            cache.cells(cache.records[0], counted)  # refuses what the cache has not counted, before hours of training
     opened = open_source(arm_config(base, UNIFORM, seed=0))
     held = read_labelled(
         labelled, spacing_mm=opened.spacing_mm or (), learnt_from={record.sha256 for record in cache.records}

@@ -125,7 +125,11 @@ class Table:
                     intervals=intervals[name],
                     differences=differences,
                     clears=tuple(metric for metric, one in differences.items() if _better(metric, one)),
-                    apart=tuple(other for other in order if _apart(intervals[name], intervals[other])),
+                    apart=tuple(
+                        other
+                        for other in order
+                        if _apart(intervals[name], intervals[other], exact=by_name[other][0].kind == "raw")
+                    ),
                 )
             )
         return Table(base, tuple(rows), volumes, held)
@@ -202,13 +206,13 @@ def _better(metric: str, difference: Interval) -> bool:
     return better > 0 if METRICS[metric].better == "higher" else better < 0
 
 
-def _apart(mine: Mapping[str, Interval], others: Mapping[str, Interval]) -> bool:
-    """Whether the whole interval lies above the other's, on both probes; raw intensities are a point."""
+def _apart(mine: Mapping[str, Interval], others: Mapping[str, Interval], *, exact: bool) -> bool:
+    """Whether the whole interval lies above the other's, on both probes; what is exact has its mean for an interval."""
     for metric in PROBES:
         if metric not in mine or metric not in others:
             return False
-        low, other = mine[metric].low, others[metric]
-        if low is None or not low > (other.mean if other.high is None else other.high):
+        low, high = mine[metric].low, others[metric].mean if exact else others[metric].high
+        if low is None or high is None or not low > high:
             return False
     return True
 
@@ -217,7 +221,7 @@ def _cell(row: Row, metric: str) -> str:
     if metric not in row.intervals:
         return ""
     interval, digits = row.intervals[metric], METRICS[metric].digits
-    text = f"{interval.mean:.{digits}f}"
+    text = f"{round(interval.mean, digits) + 0.0:.{digits}f}"  # no minus before a zero
     if metric == "escape":
         escaped = sum("escape" in result.numbers for result in row.results)
         if not escaped:

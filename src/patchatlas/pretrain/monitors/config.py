@@ -45,8 +45,9 @@ class Limits(Settings):
     sigreg: float | None = None
     """Gaussian test over its value on a real Gaussian, above: warning. Only features trained by SIGReg are meant to
     pass; 10 is a start for those."""
-    foreground_r2: Share | None = 0.8
-    """R^2 of the crop's foreground ratio from its class token, above: warning; with the next above too, collapse."""
+    foreground_r2: Share | None = 0.9
+    """R^2 of the crop's foreground ratio from its class token, above: warning; with the next above too, collapse. Where
+    crops come from anywhere, sound runs have up to 0.85."""
     background_share: Share | None = 0.8
     """Share of the variance of patch tokens that foreground or background explains, above: warning."""
     below_ratio: Share | None = 0.01
@@ -65,8 +66,8 @@ class MonitorConfig(Settings):
     spectra_every: int = Field(default=100, gt=0)
     """Steps between looks at the features held, which cost a singular value decomposition."""
     from_step: int | None = Field(default=None, ge=0)
-    """Everything but faults seen at once is judged from this step on; from the end of the warm-up of the teacher's
-    temperature if not given."""
+    """Everything but faults seen at once is judged from this step on; if not given from the end of the warm-ups of the
+    learning rate and of the teacher's temperature, and not before step 200."""
     patience: int = Field(default=500, gt=0)
     """Steps in a row on which the entropy of targets, or loss and divergence, must be alarming."""
     looks: int = Field(default=2, gt=0)

@@ -34,7 +34,7 @@ class Monitor:
         Args:
             config: limits and how often to look.
             seed: of the run.
-            warm_up: steps of the warm-up of the teacher's temperature, for configs that do not say `from_step`.
+            warm_up: step to judge from, for configs that do not say `from_step`.
         """
         self._config = config
         self._seed = seed

@@ -143,7 +143,7 @@ def _coco(path: Path, dropped: Counter[str]) -> list[_Row]:
         )
     try:
         frames = _coco_frames(content["images"])
-        names = {entry["id"]: str(entry["name"]) for entry in content.get("categories", [])}
+        names = {entry["id"]: str(entry.get("name") or UNNAMED) for entry in content.get("categories", [])}
         rows = []
         for at, entry in enumerate(content.get("annotations", [])):
             if entry.get("iscrowd", 0):
@@ -157,7 +157,7 @@ def _coco(path: Path, dropped: Counter[str]) -> list[_Row]:
             rows.append(_Row(frames[entry["image_id"]], box, float(entry.get("score", 1.0)), label))
     except FormatError as error:
         raise FormatError(f"{path}: {error}") if str(path) not in str(error) else error from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise FormatError(f"{path} is not COCO: {type(error).__name__} {error}; see docs/formats/boxes.md") from error
     return rows
 
@@ -168,7 +168,7 @@ def _coco_frames(images: list[Any]) -> dict[Any, int]:
     if told and len(told) != len(images):
         raise FormatError(f"{len(told)} of {len(images)} images have a frame_id; give all of them one, or none")
     if told:
-        return {image["id"]: int(image["frame_id"]) for image in images}
+        return {image["id"]: _frame_number(image["frame_id"]) for image in images}
     return {identity: rank for rank, identity in enumerate(sorted(image["id"] for image in images))}
 
 
@@ -188,7 +188,7 @@ def _jsonl(path: Path, dropped: Counter[str]) -> list[_Row]:
             box = tuple(float(one) for one in entry["box"])
             key = _frame_number(entry["frame"]) if "frame" in entry else _time(entry["time_s"])
             score = float(entry.get("score", 1.0))
-        except (KeyError, TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"{path}{where}: {type(error).__name__} {error}; see docs/formats/boxes.md") from error
         if len(box) != 4:
             raise FormatError(f"{path}{where}: a box has four numbers, x0, y0, x1, y1, given {len(box)}")
@@ -202,7 +202,8 @@ def _jsonl(path: Path, dropped: Counter[str]) -> list[_Row]:
 
 
 def _frame_number(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 0:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    if not whole or value < 0:
         raise ValueError(f"frame {value!r} is not a whole number from 0")
     return int(value)
 
@@ -214,5 +215,5 @@ def _time(value: Any) -> Fraction | None:
 def _json(path: Path, text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # no JSON, no UTF-8, or a number of thousands of digits
         raise FormatError(f"{path}{where} is not JSON ({error})") from error

@@ -63,7 +63,7 @@ class MotionDetector:
             "opencv": cv2.__version__,
             "history": history,
             "threshold": _THRESHOLD,
-            "bridge": _BRIDGE,
+            "bridge": list(_BRIDGE),
             "work_side": work_side,
             "least_share": least_share,
             "most_share": most_share,

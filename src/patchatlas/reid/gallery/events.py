@@ -77,7 +77,7 @@ def split(store: Store, identity: int, tracklets: Sequence[int]) -> tuple[int, i
     if set(tracklets) == set(own):
         raise UsageError(f"those are all tracks of {identity}; leave at least one, or rename it")
     new = store.insert("identities", name=None)
-    return _said(store, "split", {"from": identity, "to": new}, tracklets), new
+    return _said(store, "split", {"from": identity, "to": new, "tracks": tracks_of(store, tracklets)}, tracklets), new
 
 
 def assign(store: Store, tracklets: Sequence[int], identity: int | None) -> tuple[int, int]:
@@ -94,7 +94,7 @@ def assign(store: Store, tracklets: Sequence[int], identity: int | None) -> tupl
     else:
         others = [number for number in members(store, identity) if number not in tracklets]
         _refuse_together(store, tracklets, others, f"the tracklets and {identity}")
-    return _said(store, "assign", {"to": identity}, tracklets), identity
+    return _said(store, "assign", {"to": identity, "tracks": tracks_of(store, tracklets)}, tracklets), identity
 
 
 def rename(store: Store, identity: int, name: str | None) -> int:

@@ -256,8 +256,9 @@ def _decide(
     index: Index,
 ) -> tuple[list[Decision], list[int]]:
     """Decisions on the groups of an episode, in their order, and the identities that they name by place."""
-    rules = LinkRules(tolerance=config.tolerance, same_label=config.same_label, top_speed=config.top_speed)
     flat = [one for members in groups.values() for one in members]
+    tolerance = round(config.tolerance_s / _looked_every([one.tracklet for one in flat]))
+    rules = LinkRules(tolerance=tolerance, same_label=config.same_label, top_speed=config.top_speed)
     owner = np.array([k for k, members in enumerate(groups.values()) for _ in members], dtype=int)
     pooled = [one.pooled().numpy() for one in flat]
     whom = shortlist(store, pooled, index=index)
@@ -333,6 +334,16 @@ def _step_s(tracklets: Sequence[Tracklet]) -> float:
     """Seconds between neighbouring boxes of a track, as a rule."""
     steps = [after.time_s - before.time_s for one in tracklets for before, after in pairwise(one.observations)]
     return median(steps) if steps else 0.0
+
+
+def _looked_every(tracklets: Sequence[Tracklet]) -> float:
+    """Usual time between two looks at one thing, seconds; without end where nothing was looked at twice."""
+    gaps = [
+        after.time_s - before.time_s
+        for one in tracklets
+        for before, after in zip(one.observations, one.observations[1:], strict=False)
+    ]
+    return float(np.median(gaps)) if gaps else float("inf")
 
 
 def _seconds_a_frame(tracklets: Sequence[Tracklet]) -> float:

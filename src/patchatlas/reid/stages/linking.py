@@ -35,6 +35,9 @@ from patchatlas.reid.split import Cut, split_impure
 FIRM_S = 1.0
 """Tracklets that are seen for less are no ground to learn from."""
 
+DOUBTFUL = 0.3
+"""Share of strangers above the threshold from which a person is warned."""
+
 NEVER = float(np.nextafter(1, 2))
 """A cosine that no two looks reach."""
 
@@ -75,8 +78,9 @@ def join(
         if below is not None and below <= 1:
             portraits, cuts = split_impure(portraits, below=below)
             learnt = _learn(portraits, config, fps)
+    tolerance = round(config.tolerance_s * fps)
     rules = LinkRules(
-        tolerance=config.tolerance,
+        tolerance=tolerance,
         same_label=config.same_label,
         top_speed=config.top_speed,
         least_worth=config.least_seen_s * fps,
@@ -86,7 +90,7 @@ def join(
     notes = [] if learnt.note is None else [learnt.note]
     threshold, calibration, similarity = learnt.threshold, learnt.calibration, None
     if config.rerank:
-        similarity, pairs = reranked(portraits, _firm(portraits, fps), tolerance=config.tolerance)
+        similarity, pairs = reranked(portraits, _firm(portraits, fps), tolerance=tolerance)
         if pairs.enough:
             calibration = fit(pairs)
             threshold = calibration.cosine_at(config.threshold)
@@ -110,12 +114,18 @@ def join(
     apart = apart_of(
         ranked,
         {
-            "together": together(ranked, tolerance=config.tolerance),
+            "together": together(ranked, tolerance=tolerance),
             "label": torch.tensor([[config.same_label and a != b for b in labels] for a in labels]),
             "speed": barred_pairs(ranked, rules=rules, seconds_a_frame=1 / fps),
         },
     )
     fpir, fnir = error_rates(learnt.pairs, threshold=learnt.threshold)
+    if fpir > DOUBTFUL:  # nan over none
+        notes.append(
+            f"likeness tells little here: of tracks seen together, {100 * fpir:.0f} % are as alike to somebody else as "
+            "tracks need to be to be joined; expect wrong identities, or join less with a higher link.threshold, or "
+            "with link.false_links"
+        )
     memory = Memory(
         links=links,
         cuts=tuple(replace(one, frame=numbers[one.frame]) for one in cuts),
@@ -184,14 +194,16 @@ def reranked(
 
 def _learn(portraits: Sequence[Portrait], config: LinkConfig, fps: float) -> _Learnt:
     firm = [one for one, good in zip(portraits, _firm(portraits, fps).tolist(), strict=True) if good]
-    pairs = known_pairs(firm, together([one.tracklet for one in firm], tolerance=config.tolerance))
+    pairs = known_pairs(firm, together([one.tracklet for one in firm], tolerance=round(config.tolerance_s * fps)))
     calibration = fit(pairs) if pairs.enough else None
     if config.cosine is not None:
         return _Learnt(calibration, pairs, config.cosine, None)
     if calibration is None:
         note = (
-            f"no tracks were joined: {len(pairs.same)} tracks seen long enough and {len(pairs.different)} pairs seen "
-            f"together are too few to learn what a cosine means, {LEAST_PAIRS} of each are needed; give link.cosine"
+            f"no tracks were joined: {len(pairs.same)} tracks with four looks in a second or more and "
+            f"{len(pairs.different)} pairs of such tracks seen together are too few to learn what a cosine means, "
+            f"{LEAST_PAIRS} of each are needed; give link.cosine, or more looks of a track (embedding.crops_per_track; "
+            "of clips, fewer embedding.clip_frames)"
         )
         return _Learnt(None, pairs, NEVER, note if len(portraits) > 1 else None)
     threshold = calibration.cosine_at(config.threshold)
