@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from torch.nn.functional import normalize
 
 from patchatlas.cli.main import main
+from patchatlas.cli.reid_link import describe
 from patchatlas.reid.config import make_config
 from patchatlas.reid.engine import PerceptionEngine
 from patchatlas.reid.gallery.match import link_read
@@ -22,14 +25,13 @@ def linked(tmp_path_factory):
         return normalize(face(0) + face(1), dim=0) if person == 20 else face(person)
 
     folder = tmp_path_factory.mktemp("linked") / "people"
-    link_read(folder, [episode("one", crowd(*range(6))), episode("two", crowd(20, 2, 3, 4, 5, 7), faces=faces)])
-    return folder
+    return link_read(folder, [episode("one", crowd(*range(6))), episode("two", crowd(20, 2, 3, 4, 5, 7), faces=faces)])
 
 
 @pytest.fixture
 def gallery(tmp_path, linked):
     """A copy of that gallery."""
-    return shutil.copytree(linked, tmp_path / "people")
+    return shutil.copytree(linked.gallery, tmp_path / "people")
 
 
 @pytest.fixture
@@ -77,6 +79,7 @@ def test_merge_split_rename_and_undo(say):
     assert say("show", "anna")["episodes"] == ["one", "two"]
     told = say("list", "--events", words=True)
     assert "linked two: 4 known, 1 new, 1 unknown" in told
+    assert "split two:2 from 3, as 8, undone by 7" in told
     assert "merged 7 into 1, undone by 6" in told
     assert "said by hand" not in say("show", "3", words=True)
 
@@ -93,8 +96,33 @@ def test_review(say):
     say("undo")
     assert say("review", "two:1", "--be", "2")["identity"] == 2
     assert "said by hand" in say("show", "2", words=True)
+    assert "said that two:1 is 2" in say("list", "--events", words=True)
     say("undo")
     assert say("review", "two:1", "--new")["identity"] == 8
+
+
+def test_link_names_whom_an_unknown_one_may_be(linked, say):
+    """As `review` does."""
+    (line,) = [line for line in describe(linked) if "unknown" in line]
+    (asked,) = say("review")["to_review"]
+    assert line.endswith(f"; may be person {asked['candidate']} or {asked['rival']}")
+    assert {asked["candidate"], asked["rival"]} == {1, 2}
+
+
+def test_corrections_do_not_wait_for_torch(gallery):
+    """Who is never in the same frames as somebody is told from them by the tables alone."""
+    script = f"""
+import sys
+from patchatlas.cli.main import main
+def say(*args):
+    assert main(["reid", "gallery", args[0], "--gallery", {str(gallery)!r}, *args[1:]]) == 0
+say("rename", "1", "anna"), say("split", "3", "two:2"), say("review", "two:1", "--accept"), say("undo")
+say("merge", "8", "3"), say("undo"), say("list")
+print("loaded:", sorted({{"torch", "scipy"}} & sys.modules.keys()))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "loaded: []"
 
 
 @pytest.mark.parametrize(

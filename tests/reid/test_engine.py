@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,15 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from patchatlas import files as files_module
-from patchatlas.errors import InputError, UsageError
+from patchatlas.errors import FormatError, InputError, UsageError
 from patchatlas.io import video as video_module
-from patchatlas.io.video import Video
+from patchatlas.io.video import Video, open_video
+from patchatlas.reid import engine as engine_module
+from patchatlas.reid.boxes import Detections
 from patchatlas.reid.config import ReidConfig, make_config
+from patchatlas.reid.embed import crops as crops_module
 from patchatlas.reid.engine import FILES, PerceptionEngine
 from patchatlas.reid.episode import Episode, read_episode
-from patchatlas.reid.files.detections import read_head
+from patchatlas.reid.files.detections import Journal, SeenFrame, read_head, write_detections
 from patchatlas.reid.motchallenge import read_rows
 from patchatlas.reid.stages import embed as embed_stage
 from tests.encoders import tiny_transformers as tiny
@@ -108,6 +113,29 @@ def test_the_files_tell_the_same(whole: Episode) -> None:
     assert whole.video.name == "street.mp4"
 
 
+@pytest.mark.parametrize("way", ["crops", "frame"])
+def test_a_row_is_the_embedding_of_its_own_box(scene: Scene, whole: Episode, tmp_path: Path, way: str) -> None:
+    video, boxes = scene
+    network = {"backend": "dinov3", "dinov3_weights_dir": DINOV3, "crop_size": 64, "regions": "frame"}
+    config = settings(boxes, embedding={"crops_per_track": 3, **network} if way == "frame" else {})
+    engine = PerceptionEngine(config)
+    one = whole if way == "crops" else engine.process_video(video, output=tmp_path)
+    assert one.embeddings.about["way"] == way
+    vectors = np.load(one.folder / "embeddings.npy")
+    frames = {frame.number: frame.pixels for frame in open_video(video).frames(config.fps)}
+    for number, row in enumerate(one.embeddings.rows):
+        pixels = frames[row.frame]
+        if way == "crops":
+            found, _ = engine.backend.crops.embed_crops([crops_module.cut(pixels, row.box)])
+        else:
+            assert engine.backend.regions is not None
+            found, _ = engine.backend.regions.embed_boxes(pixels, torch.tensor([row.box], dtype=torch.float64))
+        np.testing.assert_allclose(vectors[number], found[0].numpy(), rtol=0, atol=1e-5)
+    likeness = vectors @ vectors.T
+    np.fill_diagonal(likeness, 0)
+    assert likeness.max() < 1 - 1e-6  # no row could stand for another
+
+
 def test_a_second_run_is_the_same_bytes(scene: Scene, whole: Episode, tmp_path: Path) -> None:
     video, boxes = scene
     again = PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path)
@@ -145,6 +173,145 @@ def test_other_settings_are_refused_with_what_differs(scene: Scene, tmp_path: Pa
     changed.write_text(boxes.read_text() + '{"frame": 0, "box": [200, 5, 220, 40]}\n')
     with pytest.raises(InputError, match=r"inputs\.detection\.boxes"):
         PerceptionEngine(settings(changed)).process_video(video, output=tmp_path)
+
+
+def test_the_same_boxes_by_another_way_to_name_them(scene: Scene, tmp_path: Path) -> None:
+    video, boxes = scene
+    first = PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path)
+    before = content(first.folder)
+    other = boxes.parent / "more" / ".." / boxes.name
+    other.parent.parent.mkdir(exist_ok=True)
+    PerceptionEngine(settings(other)).process_video(video, output=tmp_path)
+    assert content(first.folder) == before
+    boxes_made = (first.folder / "detections.jsonl").stat().st_mtime_ns
+    changed = settings(other, link={"threshold": 0.7})
+    PerceptionEngine(changed).process_video(video, output=tmp_path, restart=True)
+    assert (first.folder / "detections.jsonl").stat().st_mtime_ns == boxes_made
+
+
+@pytest.mark.parametrize(
+    ("package", "made_anew"),
+    [
+        ("av", {"detections.jsonl", "embeddings.json"}),
+        ("trackers", {"embeddings.json"}),
+        ("scipy", {"embeddings.json"}),
+    ],
+)
+def test_what_another_version_of_a_package_changes(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, made_anew: set[str]
+) -> None:
+    video, boxes = scene
+    engine = PerceptionEngine(settings(boxes))
+    monkeypatch.setattr(engine_module, "version", lambda _: "1.0")
+    folder = engine.process_video(video, output=tmp_path).folder
+    stamps = {name: (folder / name).stat().st_mtime_ns for name in ("detections.jsonl", "embeddings.json")}
+    monkeypatch.setattr(engine_module, "version", lambda name: "2.0" if name == package else "1.0")
+    with pytest.raises(InputError, match=rf"versions\.{package}: '1\.0' before, '2\.0' now"):
+        engine.process_video(video, output=tmp_path)
+    engine.process_video(video, output=tmp_path, restart=True)
+    assert {name for name in stamps if (folder / name).stat().st_mtime_ns != stamps[name]} == made_anew
+
+
+@pytest.mark.parametrize("stage", ["detect", "embed"])
+def test_one_run_at_a_time(scene: Scene, whole: Episode, tmp_path: Path, stage: str) -> None:
+    """Two runs wrote one journal, and no later run could be made."""
+    video, boxes = scene
+    refused: list[str] = []
+
+    def report(name: str, done: int, _total: int) -> None:
+        if (name, done) == (stage, 5):
+            for restart in (False, True):
+                with pytest.raises(InputError, match=r"another run is at work in .*street") as told:
+                    PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path, restart=restart)
+                refused.append(str(told.value))
+
+    episode = PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path, report=report)
+    assert len(refused) == 2
+    assert content(episode.folder) == content(whole.folder)
+
+
+def test_a_run_that_ended_while_another_began_is_taken(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, boxes = scene
+    alone_in = engine_module.alone_in
+
+    def late(folder: Path) -> Any:
+        monkeypatch.setattr(engine_module, "alone_in", alone_in)
+        PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path)
+        monkeypatch.setattr(engine_module, "write_run", lambda *_: pytest.fail("it was made again"))
+        return alone_in(folder)
+
+    monkeypatch.setattr(engine_module, "alone_in", late)
+    assert PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path).run["finished"]
+
+
+def unfinished(folder: Path) -> None:
+    run = folder / "run.json"
+    run.write_text(run.read_text().replace('"finished": true', '"finished": false'))
+
+
+def twice(text: str) -> str:
+    """As two runs at once left it: all frames a second time."""
+    head, *lines = text.splitlines(keepends=True)
+    told = json.loads(head)
+    return json.dumps({**told, "frames": told["frames"] * 2}) + "\n" + "".join(lines * 2)
+
+
+def without_frames(text: str) -> str:
+    head, *lines = text.splitlines(keepends=True)
+    return json.dumps({**json.loads(head), "frames": []}) + "\n" + "".join(lines)
+
+
+DAMAGE = {
+    "twice": twice,
+    "without frames": without_frames,
+    "cut off": lambda text: text[: len(text) // 2],
+    "three numbers": lambda text: re.sub(r'("box": \[)[^,]*, ', r"\1", text),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_boxes_that_cannot_be_read_are_found_anew(scene: Scene, tmp_path: Path, damage: str) -> None:
+    """The head, with the right key, was all that was looked at."""
+    video, boxes = scene
+    folder = PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path).folder
+    before = content(folder)
+    damaged = DAMAGE[damage](before["detections.jsonl"].decode())
+    assert damaged.encode() != before["detections.jsonl"]
+    (folder / "detections.jsonl").write_text(damaged)
+    unfinished(folder)
+    PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("order", ["one after the other", "interleaved"])
+def test_a_journal_of_two_runs_at_once(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    video, boxes = scene
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        folder = PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path).folder
+    before = content(folder)
+    head, *lines = (folder / "detections.part.jsonl").read_text().splitlines(keepends=True)
+    both = lines + lines if order == "one after the other" else [line for line in lines for _ in range(2)]
+    (folder / "detections.part.jsonl").write_text("".join([head, *both]))
+    (folder / "detections.jsonl").unlink()
+    unfinished(folder)
+    PerceptionEngine(settings(boxes)).process_video(video, output=tmp_path)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("second", [(4, 0.5), (5, 0.4), (3, 0.3)])
+def test_frames_are_written_down_in_order(tmp_path: Path, second: tuple[int, float]) -> None:
+    journal = Journal(tmp_path, "key")
+    for number, time_s in ((4, 0.4), second):
+        journal.add(SeenFrame(number, time_s, Detections.none(), (), {}))
+    with pytest.raises(FormatError, match=rf"frame {second[0]} at {second[1]} s after frame 4 at 0\.4 s"):
+        write_detections(tmp_path, {}, journal)
+    journal.close()
+    assert not (tmp_path / "detections.jsonl").exists()
 
 
 class Killed(BaseException):
@@ -205,6 +372,52 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(scene: Scene, tmp_path: Path)
                 read_episode(output / "street")
         PerceptionEngine(quick).process_video(video, output=output)
         assert content(output / "street") == before, moments[at]
+
+
+MOVING = """
+seen = 0
+
+def boxes(picture, time_s):
+    \"\"\"What it finds depends on the frames before.\"\"\"
+    global seen
+    seen += 1
+    return [[10 + seen, 20, 30 + seen, 64]], [0.9], ["thing"]
+"""
+
+
+@pytest.mark.parametrize("detector", ["motion", "saliency", "plug-in"])
+def test_every_detector_goes_on_and_ends(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detector: str
+) -> None:
+    """An episode of the motion detector could be neither continued nor read again: its facts held a tuple."""
+    video, _ = scene
+    code = tmp_path / "moving.py"
+    code.write_text(MOVING, encoding="utf-8")
+    network = {"backend": "dinov3", "dinov3_weights_dir": DINOV3, "crop_size": 64}
+    config = make_config(
+        {
+            "fps": 5,
+            "detection": {"detector": f"{code}:boxes" if detector == "plug-in" else detector, "least_score": 0},
+            "tracking": {"start": 0, "sure": 0, "least_boxes": 2},
+            "embedding": {"device": "cpu", "dtype": "fp32", "crops_per_track": 2},
+        },
+        {"embedding": network} if detector == "saliency" else {},
+    )
+    before = content(PerceptionEngine(config).process_video(video, output=tmp_path / "whole").folder)
+    assert json.loads(before["run.json"])["counts"]["crops"] > 0
+    for at in (20, 45):  # while boxes are found, and while crops are cut
+        output = tmp_path / f"{at}"
+        with pytest.MonkeyPatch.context() as patch:
+            points(patch, at=at)
+            with pytest.raises(Killed):
+                PerceptionEngine(config).process_video(video, output=output)
+        assert content(PerceptionEngine(config).process_video(video, output=output).folder) == before
+    monkeypatch.setattr(Video, "frames", lambda *_: pytest.fail("it was decoded again"))
+    assert content(PerceptionEngine(config).process_video(video, output=tmp_path / "whole").folder) == before
+    if detector == "plug-in":
+        code.write_text(MOVING.replace("[[10 +", "[[12 +"), encoding="utf-8")
+        with pytest.raises(InputError, match=r"detector\.sha256: .* before, .* now"):
+            PerceptionEngine(config).process_video(video, output=tmp_path / "whole")
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3])

@@ -64,6 +64,10 @@ def describe(report: "LinkReport") -> list[str]:
         lines.append(f"{episode.episode}: {episode.state}, {len(episode.sightings)} identities")
         for one in episode.sightings:
             whom = "unknown" if one.identity is None else f"person {one.identity}"
-            lines.append(f"  {one.local:>3} -> {whom} ({one.verdict}): {one.why}")
+            why = one.why
+            if one.identity is None and one.candidate is not None:
+                rival = "" if one.rival is None else f" or {one.rival}"
+                why += f"; may be person {one.candidate}{rival}"
+            lines.append(f"  {one.local:>3} -> {whom} ({one.verdict}): {why}")
         lines += [f"  note: {note}" for note in episode.notes]
     return lines

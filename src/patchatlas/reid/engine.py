@@ -36,6 +36,7 @@ from patchatlas.reid.files.run import read_run, write_log, write_run
 from patchatlas.reid.files.tracks import write_tracks
 from patchatlas.reid.link import observations_of
 from patchatlas.reid.motchallenge import rows_of, write_rows
+from patchatlas.reid.stages.alone import alone_in
 from patchatlas.reid.stages.clock import Clock, Report, silent
 from patchatlas.reid.stages.detect import detect
 from patchatlas.reid.stages.embed import embed, facts_of
@@ -58,6 +59,14 @@ FILES = (
 _PACKAGES = ("av", "numpy", "opencv-python-headless", "scipy", "torch", "trackers")
 _OF_TRANSFORMERS = ("vjepa2", "convnext")
 """Families of encoders that transformers runs."""
+
+_OF_BOXES = ("av", "numpy", "opencv-python-headless", "torch")
+"""Packages on which boxes depend; those of `_PLAIN` detectors on no others."""
+
+_PLAIN = ("motion", "boxes", "hog")
+
+_SPELT = ("config.detection.boxes",)
+"""Settings that may be spelt in another way: the files that they name are compared by hash, under `inputs`."""
 
 _FRESH = ("hog", "saliency")
 """Detectors that see each frame for itself."""
@@ -107,7 +116,8 @@ class PerceptionEngine:
 
         Raises:
             UsageError: a name that is no name of a folder, or settings that do not go together.
-            InputError: no such video, one that cannot be read, or an episode that was begun in another way.
+            InputError: no such video, one that cannot be read, or an episode that was begun in another way or that
+                another run is at work on.
             WeightsError: an encoder or detector that cannot be had.
             ResourceError: memory or disk; what was written is intact, and the same call goes on.
         """
@@ -122,12 +132,14 @@ class PerceptionEngine:
             return read_episode(folder)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        write_run(folder, {**asked, "finished": False})
-        run = _Run(video, self.config, self.backend, detector, folder, asked, clock, report)
-        result = run.through()
-        write_run(folder, {**asked, "finished": True, **result})
-        write_log(folder, run.logged(path, time.perf_counter() - began))
-        return read_episode(folder)
+        with alone_in(folder):
+            if not _is_done(folder, asked, restart=restart):  # else another run has ended meanwhile
+                write_run(folder, {**asked, "finished": False})
+                run = _Run(video, self.config, self.backend, detector, folder, asked, clock, report)
+                result = run.through()
+                write_run(folder, {**asked, "finished": True, **result})
+                write_log(folder, run.logged(path, time.perf_counter() - began))
+            return read_episode(folder)
 
     def _asked(self, video: Video, name: str) -> tuple[dict[str, Any], Chosen]:
         """All that the result depends on, and the detector."""
@@ -184,11 +196,13 @@ class _Run:
         config, folder, clock = self._config, self._folder, self._clock
         fps = _rate(self._video, config)
         name = config.detection.detector
+        versions = self._asked["versions"]
         key = key_of(
             package=__version__,
+            versions={one: versions[one] for one in versions if one in _OF_BOXES or name not in _PLAIN},
             video=self._asked["video"],
             fps=config.fps,
-            detection=config.detection.model_dump(mode="json"),
+            detection=config.detection.model_dump(mode="json", exclude={"boxes"}),  # its hash is among the inputs
             detector=self._detector.facts,
             inputs=self._asked["inputs"],
         )
@@ -212,7 +226,7 @@ class _Run:
             fps=config.fps,
             folder=folder,
             about=self._about,
-            key=key_of(boxes=key, tracking=config.tracking.model_dump(mode="json")),
+            key=key_of(boxes=key, versions=versions, tracking=config.tracking.model_dump(mode="json")),
             clock=clock,
             report=self._report,
         )
@@ -293,7 +307,7 @@ def _is_done(folder: Path, asked: Mapping[str, Any], *, restart: bool) -> bool:
         return False
     before = read_run(folder)
     now = json.loads(json.dumps({"package": __version__, **asked}))  # as it is read back
-    changed = differences({name: before.get(name) for name in now}, now)
+    changed = differences({name: before.get(name) for name in now}, now, but=_SPELT)
     if changed and not restart:
         raise InputError(
             f"{folder} was made in another way:\n  "

@@ -135,9 +135,9 @@ def test_other_vectors_are_refused_before_anything_is_written(tmp_path):
         before, stamp = dump(store), store.stamp
     other = Stamp(tuple((name, 768 if name == "dim" else value) for name, value in stamp.facts))
     two, three = episode("two", crowd(*PEOPLE)), episode("three", crowd(*PEOPLE), stamp=other)
-    with pytest.raises(StampError, match=r"of the gallery .*, and of three.*dim: \d+ and 768"):
+    with pytest.raises(StampError, match=r"gallery .* and the episode three .*dim: \d+ and 768.*give --gallery OTHER"):
         link_read(tmp_path / "g", [three])
-    with pytest.raises(StampError, match="of the episodes two and three"):
+    with pytest.raises(StampError, match=r"the episode two and the episode three .* link them apart"):
         link_read(tmp_path / "g", [two, three])
     with open_gallery(tmp_path / "g") as store:
         assert dump(store) == before

@@ -88,6 +88,12 @@ class Journal:
             self._file.truncate()
         return None if self._read else seen
 
+    def end(self) -> None:
+        """What is left of the earlier run is cut away: the video has come to its end."""
+        if not self._read:
+            self._read = True
+            self._file.truncate(self._file.tell())
+
     def add(self, seen: SeenFrame) -> None:
         """Write down the frame after the last one.
 
@@ -122,11 +128,15 @@ def write_detections(folder: Path, about: Mapping[str, Any], journal: Journal) -
         about: `episode`, `video` and more, for the head.
 
     Raises:
+        FormatError: frames do not rise in number and time.
         ResourceError: the disk is full, or the folder may not be written.
     """
     frames: list[list[float]] = []
     dropped: Counter[str] = Counter()
+    last: SeenFrame | None = None
     for seen in journal:
+        _require_rise(journal.path, last, seen)
+        last = seen
         frames.append([seen.number, seen.time_s])
         dropped.update(seen.dropped)
     given = about.get("dropped", {})
@@ -154,10 +164,12 @@ def read_detections(folder: Path) -> Iterator[SeenFrame]:
 
     Raises:
         InputError: there is no such file.
-        FormatError: it is not of the format.
+        FormatError: it is not of the format, frames do not rise in number and time, or a box is at none of them.
     """
-    lines = read_lines(folder / NAME, kind=FORMAT, version=VERSION)
+    path = folder / NAME
+    lines = read_lines(path, kind=FORMAT, version=VERSION)
     head = next(lines)
+    last: SeenFrame | None = None
     try:
         by_frame = groupby(lines, key=lambda line: line["frame"])
         waiting = next(by_frame, None)
@@ -166,17 +178,30 @@ def read_detections(folder: Path) -> Iterator[SeenFrame]:
             if waiting is not None and waiting[0] == number:
                 rows = list(waiting[1])
                 waiting = next(by_frame, None)
-            yield SeenFrame(
+            seen = SeenFrame(
                 number,
                 time_s,
                 _detections([r["box"] for r in rows], [r["score"] for r in rows], [r["label"] for r in rows]),
                 tuple(r["sharpness"] for r in rows),
                 {},
             )
+            _require_rise(path, last, seen)
+            last = seen
+            yield seen
+        if waiting is not None:
+            raise FormatError(f"{path} has boxes at frame {waiting[0]} out of order; run again with --restart")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise FormatError(f"{folder / NAME}: {type(error).__name__} {error}; run again with --restart") from error
+        raise FormatError(f"{path}: {type(error).__name__} {error}; run again with --restart") from error
+
+
+def _require_rise(path: Path, last: SeenFrame | None, seen: SeenFrame) -> None:
+    if last is not None and (seen.number <= last.number or seen.time_s <= last.time_s):
+        raise FormatError(
+            f"{path} has frame {seen.number} at {seen.time_s} s after frame {last.number} at {last.time_s} s; give the "
+            "same command again, then it is made anew"
+        )
 
 
 def _line(seen: SeenFrame) -> dict[str, Any]:
@@ -211,6 +236,8 @@ def _rows(seen: SeenFrame) -> Iterator[dict[str, Any]]:
 
 
 def _detections(boxes: list[list[float]], scores: list[float], labels: list[str]) -> Detections:
+    if any(len(box) != 4 for box in boxes):
+        raise ValueError("a box has four numbers")
     return Detections(
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
         torch.tensor(scores, dtype=torch.float64),

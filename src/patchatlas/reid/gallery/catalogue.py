@@ -1,10 +1,16 @@
 """What a gallery holds, for people: identities with where they were seen, and sightings that wait for an answer."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from patchatlas.errors import UsageError
 from patchatlas.reid.gallery.store import Store
+
+_EPISODE_OF = (
+    "SELECT name FROM tracklets JOIN sightings ON sightings.id = sighting JOIN episodes ON episodes.id = episode "
+    "WHERE tracklets.id = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -190,3 +196,11 @@ def tracklet_of(store: Store, given: str) -> int:
             f"{given!r} is no track of the gallery; write EPISODE:TRACK as `patchatlas reid gallery show` does"
         )
     return int(number)
+
+
+def tracks_of(store: Store, numbers: Iterable[int]) -> list[str]:
+    """Tracklets as people know them, `EPISODE:TRACK`."""
+    return [
+        f"{store.value(_EPISODE_OF, number)}:{store.value('SELECT track FROM tracklets WHERE id = ?', number)}"
+        for number in numbers
+    ]

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchatlas.errors import UsageError
+from patchatlas.reid.gallery.catalogue import tracks_of
 from patchatlas.reid.gallery.looks import refresh
-from patchatlas.reid.gallery.members import seen_together, tracks_of
 from patchatlas.reid.gallery.store import Store, facts
 
 _BY_PEOPLE = ("merge", "split", "assign", "rename")
+
+_FRAMES_OF = (
+    "SELECT source, frame FROM observations JOIN tracklets ON tracklets.id = tracklet "
+    "JOIN sightings ON sightings.id = sighting JOIN episodes ON episodes.id = episode WHERE tracklet = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def _apply(
         if not moving:
             return "its tracklets are gone: the episode was linked again, and nothing shows the same boxes"
     there = [number for number, identity in now.items() if identity == to and number not in set(moving)]
-    clash = seen_together(store, moving, there)
+    clash = _clash(store, moving, there)
     if clash:
         return f"tracks {' and '.join(tracks_of(store, clash[0]))} are seen together, so they are two people"
     for number in moving:
@@ -231,8 +236,18 @@ def _apply(
     return None
 
 
+def _clash(store: Store, ones: Sequence[int], others: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs that are seen together. Few are ever in the same frames, and what compares boxes takes seconds to load."""
+    frames = [{seen for number in side for seen in store.rows(_FRAMES_OF, number)} for side in (ones, others)]
+    if frames[0].isdisjoint(frames[1]):
+        return []
+    from patchatlas.reid.gallery.members import seen_together
+
+    return seen_together(store, ones, others)
+
+
 def _refuse_together(store: Store, ones: Sequence[int], others: Sequence[int], who: str) -> None:
-    clash = seen_together(store, ones, others)
+    clash = _clash(store, ones, others)
     if clash:
         first, second = tracks_of(store, clash[0])
         more = f" (and {len(clash) - 1} more pairs)" if len(clash) > 1 else ""

@@ -28,6 +28,7 @@ from patchatlas.reid.gallery.curve import curve_of, learn, limits_of
 from patchatlas.reid.gallery.decide import Decision, Limits, Verdict, decide
 from patchatlas.reid.gallery.enter import Former, hand_on, put_in, take_out
 from patchatlas.reid.gallery.events import replay
+from patchatlas.reid.gallery.kinds import require_kind
 from patchatlas.reid.gallery.looks import GATE, SEEN, composite, composites, shortlist
 from patchatlas.reid.gallery.members import barred_between, of_source, read_tracklets
 from patchatlas.reid.gallery.search import Index
@@ -160,11 +161,23 @@ def link_read(
         raise UsageError(f"two of the episodes {', '.join(names)} have the same name; an episode is known by it")
     first = episodes[0].stamp
     for episode in episodes[1:]:
-        first.require(episode.stamp, what=f"vectors (of the episodes {names[0]} and {episode.name})")
+        require_kind(
+            first,
+            episode.stamp,
+            one=f"the episode {names[0]}",
+            other=f"the episode {episode.name}",
+            remedy="link them apart, each kind with a --gallery of its own",
+        )
     with open_gallery(folder, create=True) as store:
         for episode in episodes:
             if store.stamp is not None:
-                store.stamp.require(episode.stamp, what=f"vectors (of the gallery {folder}, and of {episode.name})")
+                require_kind(
+                    store.stamp,
+                    episode.stamp,
+                    one=f"the gallery {folder}",
+                    other=f"the episode {episode.name}",
+                    remedy="give --gallery OTHER",
+                )
             known = store.value("SELECT source FROM episodes WHERE name = ?", episode.name)
             if known is not None and known != _source(episode):
                 raise UsageError(

@@ -22,11 +22,6 @@ from patchatlas.reid.portraits import SAME_PLACE_IOU, together
 _AT_A_TIME = 500
 """Numbers in one question to SQLite, which has a limit (sqlite.org/limits.html, 9)."""
 
-_EPISODE_OF = (
-    "SELECT name FROM tracklets JOIN sightings ON sightings.id = sighting JOIN episodes ON episodes.id = episode "
-    "WHERE tracklets.id = ?"
-)
-
 
 def read_tracklets(store: Store, numbers: Iterable[int]) -> dict[int, Tracklet]:
     """Tracklets by their number in the gallery, which they also carry."""
@@ -56,14 +51,6 @@ def of_source(store: Store, source: str) -> dict[int, int]:
             source,
         )
     )
-
-
-def tracks_of(store: Store, numbers: Iterable[int]) -> list[str]:
-    """Tracklets as people know them, `EPISODE:TRACK`."""
-    return [
-        f"{store.value(_EPISODE_OF, number)}:{store.value('SELECT track FROM tracklets WHERE id = ?', number)}"
-        for number in numbers
-    ]
 
 
 def barred_between(

@@ -22,6 +22,7 @@ from patchatlas import __version__
 from patchatlas.errors import FormatError, InputError, ResourceError, UsageError
 from patchatlas.files import replacing, sync_folder
 from patchatlas.io.disk import disk_errors
+from patchatlas.reid.gallery.kinds import require_kind
 from patchatlas.reid.gallery.schema import APPLICATION_ID, FORMAT, TABLES, VERSION
 from patchatlas.stamp import Stamp
 
@@ -105,7 +106,8 @@ class Store:
         if self.stamp is None:
             self.insert("stamps", digest=stamp.digest, facts=stamp.to_json(), dim=dim)
         else:
-            self.stamp.require(stamp, what=f"vectors (of the gallery {self.folder}, and of the episode)")
+            one = f"the gallery {self.folder}"
+            require_kind(self.stamp, stamp, one=one, other="the episode", remedy="give --gallery OTHER")
 
     def add_vectors(self, vectors: Float32[ndarray, "n d"]) -> int:
         """Write vectors of the gallery's stamp to a file of their own, and give the number of that segment.

@@ -11,7 +11,7 @@ from patchatlas.reid.boxes import Box
 from patchatlas.reid.detect.detector import Chosen
 from patchatlas.reid.embed.crops import cut
 from patchatlas.reid.embed.quality import sharpness
-from patchatlas.reid.files.detections import NAME, Journal, SeenFrame, read_head, write_detections
+from patchatlas.reid.files.detections import NAME, Journal, SeenFrame, read_detections, read_head, write_detections
 from patchatlas.reid.stages.clock import Clock, Report
 
 STAGE = "detect"
@@ -56,6 +56,7 @@ def detect(
                 if known is None:
                     journal.add(seen)
             report(STAGE, done, total)
+        journal.end()
         head = {**about, "key": key, "detector": detector.facts, "dropped": given, "not_shown": detector.unasked()}
         write_detections(folder, {**head, "problems": dict(sorted(video.problems.items()))}, journal)
     finally:
@@ -64,13 +65,17 @@ def detect(
 
 
 def finished(folder: Path, key: str) -> bool:
-    """Whether the boxes were found already, under this key."""
+    """Whether the boxes were found already, under this key, and all of them can be read."""
     if not (folder / NAME).is_file():
         return False
     try:
-        return bool(read_head(folder).get("key") == key)
+        if read_head(folder).get("key") != key:
+            return False
+        for _ in read_detections(folder):
+            pass
     except PatchAtlasError:
         return False  # of another version, or damaged: it is made again
+    return True
 
 
 def _look(frame: VideoFrame, detector: Chosen, clock: Clock) -> SeenFrame:

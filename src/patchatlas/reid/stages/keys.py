@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ def file_hash(path: Path) -> str:
         raise InputError(f"cannot open {path}: {error.strerror}") from error
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two descriptions do not have in common, one line each."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, but: Collection[str] = ()) -> list[str]:
+    """What two descriptions do not have in common, one line each.
+
+    Args:
+        but: names, with dots, that are not compared.
+    """
     one, other = dict(_flat(before)), dict(_flat(now))
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    names = [name for name in {**one, **other} if name not in but and one.get(name) != other.get(name)]
     return [f"{name}: {one.get(name)!r} before, {other.get(name)!r} now" for name in names]
 
 

@@ -35,7 +35,7 @@ from patchatlas.reid.split import Cut, split_impure
 FIRM_S = 1.0
 """Tracklets that are seen for less are no ground to learn from."""
 
-DOUBTFUL = 0.3
+DOUBTFUL = 0.5
 """Share of strangers above the threshold from which a person is warned."""
 
 NEVER = float(np.nextafter(1, 2))
