@@ -63,3 +63,9 @@ def test_false_links_raises_the_cosine_above_that_of_strangers(joined: Callable[
 def test_false_links_does_not_lower_the_cosine(joined: Callable[..., Memory]) -> None:
     """Where more strangers are allowed than p(same) lets through, that stays the stricter of the two."""
     assert joined(false_links=0.99).links.threshold == joined().links.threshold
+
+
+def test_false_links_holds_among_shared_neighbours(joined: Callable[..., Memory]) -> None:
+    plain, strict = joined(rerank=True), joined(rerank=True, false_links=0.01)
+    assert any("shared neighbours" in note for note in plain.notes)
+    assert strict.links.threshold > plain.links.threshold

@@ -12,11 +12,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from patchatlas.encoders.catalogue import IMAGENET
-from patchatlas.errors import InputError, UsageError
+from patchatlas.errors import UsageError
 from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig
 from patchatlas.pretrain.losses.config import LossConfig
 from patchatlas.pretrain.monitors.config import MonitorConfig
 from patchatlas.pretrain.settings import Count, HeadConfig, MaskConfig, ModelConfig, OptimConfig, Settings, Side
+from patchatlas.yaml_file import read_yaml
 
 VOLUME_MEAN_STD = ((0.5,), (0.25,))
 """What is taken from windowed HU in 0..1, and what it is divided by: the window's ends become -2 and 2."""
@@ -127,12 +128,7 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> PretrainConf
         UsageError: not YAML, a key that is not known, or a value that is not allowed; all of them are named.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot open {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings; give it keys such as data: and train:")
     for override in overrides:

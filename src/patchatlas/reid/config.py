@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from patchatlas.encoders.catalogue import find
-from patchatlas.errors import InputError, UsageError, WeightsError
+from patchatlas.errors import UsageError, WeightsError
 from patchatlas.spec import EncoderSpec
+from patchatlas.yaml_file import read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Pooling = Literal["cls", "mean", "cls+mean", "gem", "none"]
@@ -290,12 +291,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         UsageError: it is not YAML, or has not `perception` as its one key.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot open {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or list(content) != [ROOT] or not isinstance(content[ROOT], dict):
         raise UsageError(f"{path} must have one key at the top, `{ROOT}:`, with {_names(ReidConfig)} below it")
     settings: dict[str, Any] = content[ROOT]

@@ -93,7 +93,7 @@ def join(
         similarity, pairs = reranked(portraits, _firm(portraits, fps), tolerance=tolerance)
         if pairs.enough:
             calibration = fit(pairs)
-            threshold = calibration.cosine_at(config.threshold)
+            threshold = _threshold(calibration, pairs, config)
             notes.append("threshold, likeness and chance are of similarities by shared neighbours, not of cosines")
         else:
             similarity = None
@@ -206,10 +206,15 @@ def _learn(portraits: Sequence[Portrait], config: LinkConfig, fps: float) -> _Le
             "of clips, fewer embedding.clip_frames)"
         )
         return _Learnt(None, pairs, NEVER, note if len(portraits) > 1 else None)
+    return _Learnt(calibration, pairs, _threshold(calibration, pairs, config), None)
+
+
+def _threshold(calibration: Calibration, pairs: KnownPairs, config: LinkConfig) -> float:
+    """From which likeness on tracks are joined: the stricter of p(same) and the share of false links."""
     threshold = calibration.cosine_at(config.threshold)
-    if config.false_links is not None:
-        threshold = max(threshold, threshold_for(pairs, fpir=config.false_links))
-    return _Learnt(calibration, pairs, threshold, None)
+    if config.false_links is None:
+        return threshold
+    return max(threshold, threshold_for(pairs, fpir=config.false_links))
 
 
 def _firm(portraits: Sequence[Portrait], fps: float) -> Bool[Tensor, " n"]:
