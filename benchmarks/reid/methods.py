@@ -19,7 +19,7 @@ from patchatlas.reid.calibrate import Calibration, fit, known_pairs
 from patchatlas.reid.config import EmbeddingConfig, LinkConfig, TrackingConfig
 from patchatlas.reid.embed.quality import choose
 from patchatlas.reid.files.embeddings import Embeddings
-from patchatlas.reid.link import observations_of
+from patchatlas.reid.link import LinkRules, observations_of
 from patchatlas.reid.motchallenge import MotRow, rows_of
 from patchatlas.reid.portraits import Portrait, together
 from patchatlas.reid.stages.linking import join
@@ -149,7 +149,7 @@ def greedy(*, first: bool, threshold: float | None) -> Callable[[Seen], Outcome]
 def calibrated(portraits: Sequence[Portrait]) -> Calibration:
     """p(same), learnt from the tracklets that are seen long enough."""
     firm = [one for one in portraits if len(one.tracklet.observations) >= FIRM_BOXES]
-    return fit(known_pairs(firm, together([one.tracklet for one in firm])))
+    return fit(known_pairs(firm, together([one.tracklet for one in firm], tolerance=LinkRules().tolerance)))
 
 
 def ours(**link: Any) -> Callable[[Seen], Outcome]:

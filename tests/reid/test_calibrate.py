@@ -37,7 +37,7 @@ def test_pairs_that_the_video_itself_knows(tracklet: MakeTracklet, portrait: Mak
     later = portrait(tracklet(3, range(20, 30)), (1.0, 0.0))
     blind = portrait(tracklet(4, range(12), (90, 0, 99, 20)))
     people = [a, b, later, blind]
-    pairs = known_pairs(people, together([one.tracklet for one in people]))
+    pairs = known_pairs(people, together([one.tracklet for one in people], tolerance=5))
     torch.testing.assert_close(pairs.same, torch.zeros(1, dtype=torch.float64))
     torch.testing.assert_close(pairs.different, torch.ones(1, dtype=torch.float64))  # a and b on the diagonal
     torch.testing.assert_close(pairs.rivals, torch.ones(2, dtype=torch.float64))

@@ -7,7 +7,7 @@ import torch
 
 from patchatlas.errors import InputError, ShapeError
 from patchatlas.reid.boxes import Tracklet
-from patchatlas.reid.portraits import Portrait, likeness, second_boxes, together
+from patchatlas.reid.portraits import Portrait, handover_frames, likeness, second_boxes, together
 
 MakeTracklet = Callable[..., Tracklet]
 MakePortrait = Callable[..., Portrait]
@@ -69,3 +69,12 @@ def test_a_meeting_is_no_second_box(tracklet: MakeTracklet) -> None:
     long = tracklet(1, range(20))
     passes = tracklet(2, range(14, 24), (-4, 0, 6, 20), dx=1.5)
     assert second_boxes([long, passes]) == {}
+
+
+def test_a_hand_over_is_a_time_not_a_count(tracklet: MakeTracklet) -> None:
+    """Half a second is five looks at ten a second, and one at two a second."""
+    often, seldom = tracklet(1, range(10)), tracklet(2, range(0, 40, 5))
+    assert handover_frames([often]) == 5
+    assert handover_frames([seldom]) == 1
+    assert handover_frames([often], 1.0) == 10
+    assert handover_frames([tracklet(3, [4])]) == 0

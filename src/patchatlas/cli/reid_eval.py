@@ -91,7 +91,7 @@ def of_tracks(truth: "list[MotRow]", episode: "Episode") -> dict[str, float | in
     import torch
 
     from patchatlas.reid import evaluate
-    from patchatlas.reid.portraits import likeness, together
+    from patchatlas.reid.portraits import handover_frames, likeness, together
 
     true = dict(
         zip(
@@ -126,7 +126,7 @@ def of_tracks(truth: "list[MotRow]", episode: "Episode") -> dict[str, float | in
     ids = [_sure(true[one.id]) for one in seen]
     if len(set(ids)) < len(ids):
         alike = likeness([episode.portraits[one.id] for one in seen])
-        skip = together(seen) | torch.eye(len(seen), dtype=torch.bool)
+        skip = together(seen, tolerance=handover_frames(seen)) | torch.eye(len(seen), dtype=torch.bool)
         ranked = evaluate.score_retrieval(alike, ids, ids, skip=skip)
         threshold = episode.memory.links.threshold
         rows = [

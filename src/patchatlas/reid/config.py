@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from patchatlas.encoders.catalogue import find
 from patchatlas.errors import UsageError, WeightsError
+from patchatlas.reid.portraits import HANDOVER_S
 from patchatlas.spec import EncoderSpec
 from patchatlas.yaml_file import read_yaml
 
@@ -218,7 +219,7 @@ class LinkConfig(_Settings):
     """Compare by shared neighbours (k-reciprocal); for fifty tracks and more."""
     same_label: bool = True
     """Only tracks of one class are joined."""
-    tolerance_s: float = Field(default=0.5, ge=0)
+    tolerance_s: float = Field(default=HANDOVER_S, ge=0)
     """Seconds for which two tracks of one object may be there at once, touching, where a tracker hands over late."""
     top_speed: float | None = Field(default=None, gt=0)
     """Fastest that an object can move, in its own heights a second; no limit if not given."""

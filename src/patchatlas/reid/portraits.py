@@ -5,6 +5,8 @@ Axes: k crops of a tracklet in time order, n tracklets, d features.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +82,23 @@ def likeness(portraits: Sequence[Portrait]) -> Float64[Tensor, "n n"]:
     return pooled @ pooled.T
 
 
-def together(tracklets: Sequence[Tracklet], *, tolerance: int = 5) -> Bool[Tensor, "n n"]:
+HANDOVER_S = 0.5
+"""Seconds for which two tracklets of one object may be there at once, touching, where a tracker hands over late."""
+
+
+def looked_every(tracklets: Sequence[Tracklet]) -> float:
+    """Seconds between neighbouring boxes of a tracklet, as a rule; 0 where nothing was looked at twice."""
+    steps = [after.time_s - before.time_s for one in tracklets for before, after in pairwise(one.observations)]
+    return median(steps) if steps else 0.0
+
+
+def handover_frames(tracklets: Sequence[Tracklet], seconds: float = HANDOVER_S) -> int:
+    """How many frames that were looked at lie in a time; none where nothing was looked at twice."""
+    step = looked_every(tracklets)
+    return round(seconds / step) if step else 0
+
+
+def together(tracklets: Sequence[Tracklet], *, tolerance: int) -> Bool[Tensor, "n n"]:
     """Which pairs cannot be one object, since both are seen in the same frames.
 
     A tracker may hand an object over from one tracklet to the next late, so a pair is let off whose boxes touch in all

@@ -8,7 +8,7 @@ from patchatlas.reid.calibrate import Calibration, KnownPairs, fit, known_pairs,
 from patchatlas.reid.config import LinkConfig
 from patchatlas.reid.gallery.decide import Limits
 from patchatlas.reid.gallery.store import Store
-from patchatlas.reid.portraits import Portrait, together
+from patchatlas.reid.portraits import Portrait, handover_frames, together
 
 CURVE_S = 1.0
 """Seconds that a tracklet must be seen to teach what a cosine means."""
@@ -20,7 +20,8 @@ _KINDS = {"same": "same", "different": "different", "rival": "rivals"}
 def learn(store: Store, episode: int, looks: Sequence[Portrait], step_s: float) -> None:
     """Keep the pairs of which the video itself says whether they are the same."""
     firm = [one for one in looks if len(one.tracklet.observations) * step_s >= CURVE_S]
-    found = known_pairs(firm, together([one.tracklet for one in firm]))
+    tracklets = [one.tracklet for one in firm]
+    found = known_pairs(firm, together(tracklets, tolerance=handover_frames(tracklets)))
     rows = [(episode, kind, value) for kind, name in _KINDS.items() for value in getattr(found, name).tolist()]
     store.db.executemany("INSERT INTO known_pairs VALUES (?, ?, ?)", rows)
 

@@ -11,9 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +32,7 @@ from patchatlas.reid.gallery.members import barred_between, of_source, read_trac
 from patchatlas.reid.gallery.search import Index
 from patchatlas.reid.gallery.store import Store, facts, open_gallery
 from patchatlas.reid.link import LinkRules, barred_pairs, good_boxes
-from patchatlas.reid.portraits import Portrait
+from patchatlas.reid.portraits import Portrait, handover_frames, looked_every
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ def _link(store: Store, episode: Episode, config: LinkConfig, index: Index) -> L
                 digest=digest,
                 stamp=episode.stamp.digest,
             )
-        step = _step_s(episode.tracklets)
+        step = looked_every(episode.tracklets)
         learn(store, number, looks, step)
         curve, pairs = curve_of(store)
         limits, notes = limits_of(curve, pairs, config)
@@ -270,7 +268,7 @@ def _decide(
 ) -> tuple[list[Decision], list[int]]:
     """Decisions on the groups of an episode, in their order, and the identities that they name by place."""
     flat = [one for members in groups.values() for one in members]
-    tolerance = round(config.tolerance_s / _looked_every([one.tracklet for one in flat]))
+    tolerance = handover_frames([one.tracklet for one in flat], config.tolerance_s)
     rules = LinkRules(tolerance=tolerance, same_label=config.same_label, top_speed=config.top_speed)
     owner = np.array([k for k, members in enumerate(groups.values()) for _ in members], dtype=int)
     pooled = [one.pooled().numpy() for one in flat]
@@ -341,22 +339,6 @@ def _source(episode: Episode) -> str:
     if not isinstance(digest, str):
         raise InputError(f"run.json of {episode.name} does not name its video; make the episode again")
     return digest
-
-
-def _step_s(tracklets: Sequence[Tracklet]) -> float:
-    """Seconds between neighbouring boxes of a track, as a rule."""
-    steps = [after.time_s - before.time_s for one in tracklets for before, after in pairwise(one.observations)]
-    return median(steps) if steps else 0.0
-
-
-def _looked_every(tracklets: Sequence[Tracklet]) -> float:
-    """Usual time between two looks at one thing, seconds; without end where nothing was looked at twice."""
-    gaps = [
-        after.time_s - before.time_s
-        for one in tracklets
-        for before, after in zip(one.observations, one.observations[1:], strict=False)
-    ]
-    return float(np.median(gaps)) if gaps else float("inf")
 
 
 def _seconds_a_frame(tracklets: Sequence[Tracklet]) -> float:

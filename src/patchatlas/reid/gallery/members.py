@@ -17,7 +17,7 @@ from patchatlas.reid.boxes import Observation, Tracklet
 from patchatlas.reid.gallery.store import Store
 from patchatlas.reid.link import LinkRules, barred_pairs
 from patchatlas.reid.overlap import iou
-from patchatlas.reid.portraits import SAME_PLACE_IOU, together
+from patchatlas.reid.portraits import SAME_PLACE_IOU, handover_frames, together
 
 _AT_A_TIME = 500
 """Numbers in one question to SQLite, which has a limit (sqlite.org/limits.html, 9)."""
@@ -87,7 +87,7 @@ def seen_together(store: Store, ones: Iterable[int], others: Iterable[int]) -> l
             if one in tracklets and other in tracklets and source[one] == source[other]:
                 both = [tracklets[one], tracklets[other]]
                 count, on_top = _shared(*both)
-                if count and 2 * on_top <= count and bool(together(both)[0, 1]):
+                if count and 2 * on_top <= count and bool(together(both, tolerance=handover_frames(both))[0, 1]):
                     pairs.append((one, other))
     return pairs
 
