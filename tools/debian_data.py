@@ -75,7 +75,7 @@ def fetch(package: Package) -> bool:
         return False
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{package.name}.", dir=target.parent) as temporary:
-        archive = download(package.name, Path(temporary))
+        archive = download(package, Path(temporary))
         unpacked = Path(temporary) / "unpacked"
         run("dpkg-deb", "-x", str(archive), str(unpacked), cwd=Path(temporary))
         kept = unpacked / package.kept
@@ -84,16 +84,19 @@ def fetch(package: Package) -> bool:
         if missing:
             raise FetchError(f"{archive.name} has no {', '.join(missing)} in {package.kept}; was it rearranged?")
         shutil.copy(unpacked / package.copyright, kept / "copyright")
+        version = run("dpkg-deb", "--field", str(archive), "Version", cwd=Path(temporary)).strip()
+        (kept / "version").write_text(version + "\n", encoding="utf-8")
         kept.rename(target)
     return True
 
 
-def download(name: str, into: Path) -> Path:
-    """Download package `name` into the empty folder `into`, with new package lists where the old ones fail."""
+def download(package: Package, into: Path) -> Path:
+    """Download a package into the empty folder `into`, with new package lists where the old ones fail."""
+    name = package.name
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise FetchError(
             f"{name} is a Debian package, and apt-get or dpkg-deb is not on this machine; on another system unpack the "
-            f"package from Debian's archive and copy its {PACKAGES[name].kept} to {folder(name)}"
+            f"package from Debian's archive and copy its {package.kept} to {folder(name)}"
         )
     try:
         run("apt-get", "download", name, cwd=into)

@@ -11,6 +11,7 @@ import torch
 
 from patchatlas.arrays import ImageU8
 from patchatlas.reid.boxes import Box, Tracklet
+from patchatlas.reid.embed.backend import Embedder
 from patchatlas.reid.embed.crops import cut
 from patchatlas.reid.embed.lab import LabEmbedder
 from patchatlas.reid.embed.looks import portrait_of
@@ -54,9 +55,11 @@ def embedded(
     frames: Sequence[Sequence[int]],
     crops: dict[Key, ImageU8],
     quality: dict[Key, Quality],
+    *,
+    embedder: Embedder | None = None,
 ) -> Embeddings:
-    """Vectors of the crops in the frames named."""
-    embedder = LabEmbedder()
+    """Vectors of the crops in the frames named; by colour alone where no embedder is given."""
+    embedder = embedder or LabEmbedder()
     wanted = [
         (tracklet, seen)
         for tracklet, own in zip(tracklets, frames, strict=True)

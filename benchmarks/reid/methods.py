@@ -14,10 +14,12 @@ import trackers
 
 from benchmarks.reid import looks
 from benchmarks.reid.generator import Episode
+from patchatlas.arrays import ImageU8
 from patchatlas.reid.boxes import Observation, Tracklet
 from patchatlas.reid.calibrate import Calibration, fit, known_pairs
 from patchatlas.reid.config import EmbeddingConfig, LinkConfig, TrackingConfig
-from patchatlas.reid.embed.quality import choose
+from patchatlas.reid.embed.backend import Embedder
+from patchatlas.reid.embed.quality import Quality, choose
 from patchatlas.reid.files.embeddings import Embeddings
 from patchatlas.reid.link import LinkRules, observations_of
 from patchatlas.reid.motchallenge import MotRow, rows_of
@@ -66,8 +68,24 @@ class Seen:
         return looks.portraits(self.tracklets, made)
 
 
-def look(episode: Episode) -> Seen:
-    """Track, choose crops and embed them."""
+@dataclass(frozen=True)
+class Cut:
+    """An episode tracked, with the crop of every box and what it is worth; all that is left to do is to embed."""
+
+    episode: Episode
+    tracklets: list[Tracklet]
+    crops: dict[looks.Key, ImageU8]
+    quality: dict[looks.Key, Quality]
+    seconds: dict[str, float]
+
+
+def look(episode: Episode, *, embedder: Embedder | None = None) -> Seen:
+    """Track, choose crops and embed them; by colour alone where no embedder is given."""
+    return embed(track(episode), embedder=embedder)
+
+
+def track(episode: Episode) -> Cut:
+    """Track, and cut every box out of its picture."""
     fps = episode.world.fps
     tracker = Tracker(fps=fps, rules=TrackRules())
     observations: list[Observation] = []
@@ -76,13 +94,20 @@ def look(episode: Episode) -> Seen:
     tracklets, _ = tracklets_of(observations, least_boxes=LEAST_BOXES)
     crops = looks.crops_of(episode.frames(), tracklets)
     quality, seconds = looks.qualities(tracklets, crops, episode.world.size_hw)
+    return Cut(episode, tracklets, crops, quality, {"quality": seconds})
+
+
+def embed(cut: Cut, *, embedder: Embedder | None = None) -> Seen:
+    """Embed the chosen crops, and the first ones; by colour alone where no embedder is given."""
     best = [
-        choose(one, {seen.frame: quality[one.id, seen.frame].worth for seen in one.observations}, count=CROPS)
-        for one in tracklets
+        choose(one, {seen.frame: cut.quality[one.id, seen.frame].worth for seen in one.observations}, count=CROPS)
+        for one in cut.tracklets
     ]
-    first = [[seen.frame for seen in tracklet.observations[:EARLIER_CROPS]] for tracklet in tracklets]
-    made = [looks.embedded(tracklets, frames, crops, quality) for frames in (best, first)]
-    return Seen(episode, tracklets, *made, {"quality": seconds})
+    first = [[seen.frame for seen in tracklet.observations[:EARLIER_CROPS]] for tracklet in cut.tracklets]
+    made = [
+        looks.embedded(cut.tracklets, frames, cut.crops, cut.quality, embedder=embedder) for frames in (best, first)
+    ]
+    return Seen(cut.episode, cut.tracklets, *made, cut.seconds)
 
 
 def stock(make: Callable[[], Any], *, pictures: bool = False) -> Callable[[Seen], Outcome]:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from patchatlas.encoders import attention
-from patchatlas.encoders.attention import attend, attend_blockwise, blocks_win
+from patchatlas.encoders.attention import attend, attend_blockwise, blocks_win, products_win
 from patchatlas.encoders.rope import rotate
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
@@ -83,6 +83,29 @@ def test_blocks_are_for_single_pictures_of_some_size_without_gradients():
         assert not asked(1, 64, torch.float16)
         assert not blocks_win(torch.empty(1, 2, 64, 4, device="meta"))
     assert not asked(1, 64, torch.bfloat16)
+
+
+@pytest.mark.usefixtures("every_block_path")
+@pytest.mark.parametrize("tokens", [20, 256, 257])
+def test_gradients_are_those_of_the_exact_formula(tokens):
+    qkv = drawn(2, tokens, 3, 2, 8, dtype=torch.bfloat16).requires_grad_()
+    wanted = drawn(2, tokens, 16, seed=2)
+    assert products_win(qkv.permute(2, 0, 3, 1, 4)[0]) is (tokens <= 256)
+    (given,) = torch.autograd.grad((attend(qkv, None) * wanted).sum(), qkv)
+    whole = qkv.detach().double().requires_grad_()
+    mixed = exact(*whole.permute(2, 0, 3, 1, 4)).transpose(1, 2).flatten(2)
+    (expected,) = torch.autograd.grad((mixed * wanted.double()).sum(), whole)
+    torch.testing.assert_close(given.double(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.usefixtures("every_block_path")
+def test_products_are_for_few_tokens_with_gradients():
+    few = torch.empty(2, 2, 64, 4, dtype=torch.bfloat16)
+    assert products_win(few)
+    assert not products_win(few.float())
+    assert not products_win(few.to("meta"))
+    with torch.no_grad():
+        assert not products_win(few)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from patchatlas.encoders import inventory
+from patchatlas.encoders.bundled import names
 from patchatlas.encoders.catalogue import CATALOGUE
 from patchatlas.encoders.inventory import Source, take
 from patchatlas.encoders.loading import load_encoder
-from patchatlas.encoders.naming import BUNDLED
 from patchatlas.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def empty_machine(monkeypatch):
 
 
 def test_every_encoder_is_listed_once_bundled_ones_first():
-    assert [item.name for item in take()] == [*(f"bundled:{name}" for name in BUNDLED), *CATALOGUE]
+    assert [item.name for item in take()] == [*(f"bundled:{name}" for name in names()), *CATALOGUE]
     assert [item.name for item in take() if item.ready] == ["bundled:sift"]
 
 

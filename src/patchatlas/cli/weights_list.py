@@ -4,6 +4,7 @@ Looks at $PATCHATLAS_WEIGHTS and the local hub cache, never at the network. Ids 
 """
 
 import os
+from typing import Any
 
 import tyro
 
@@ -19,6 +20,8 @@ class Config(Output):
     """Only these, by name, hub id or publisher's file name."""
     here: bool = False
     """Only those that can be loaded now."""
+    card: bool = False
+    """Print the model card, whole, of those that one comes with: data, licences, recipe, figures, limits."""
 
 
 def run(config: Config) -> int:
@@ -27,6 +30,7 @@ def run(config: Config) -> int:
     Raises:
         UsageError: a name that is not known.
     """
+    from patchatlas.encoders import bundled
     from patchatlas.encoders.inventory import Item, take
     from patchatlas.encoders.naming import WEIGHTS_FOLDER
 
@@ -45,6 +49,8 @@ def run(config: Config) -> int:
             lines.append(f"  file: {item.file}")
         if item.path is not None:
             lines.append(f"  here: {item.path} ({_size(item.bytes_here)})")
+        if item.has_card and not config.card:
+            lines.append(f"  model card: patchatlas weights list --card {item.name}")
         if item.extra is not None and not item.extra_installed:
             lines.append(f"  needs an extra: pip install 'patchatlas[{item.extra}]'")
         return lines
@@ -59,7 +65,11 @@ def run(config: Config) -> int:
         human.append(f"{WEIGHTS_FOLDER} is {folder}, which is no folder")
     elif not folder:
         human.append(f"{WEIGHTS_FOLDER} is not set: only the hub cache was looked at")
-    data = {"weights_folder": folder, "encoders": [item.to_json() for item in items]}
+    cards = {item.name: bundled.card(item.name.removeprefix(bundled.PREFIX)) for item in items if item.has_card}
+    data: dict[str, Any] = {"weights_folder": folder, "encoders": [item.to_json() for item in items]}
+    if config.card:
+        human += [line for name, text in cards.items() for line in ("", f"-- {name} --", "", text.rstrip())]
+        data["cards"] = cards
     emit(config, human="\n".join(human), data=data)
     return 0
 

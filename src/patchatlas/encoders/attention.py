@@ -7,6 +7,7 @@
   at 201 to 521 tokens (below 768 torch takes 64 queries at a time), if oneDNN multiplies (`matmul.py`); 1.6 to 1.8
   times in bfloat16 at 201 to 3141 tokens on a CPU with AVX512-BF16 and no AMX, where torch's kernel runs at float32
   speed. In bfloat16 the scores are rounded before the softmax, which itself is float32 inside.
+* On such a CPU, with gradients, two products over the whole batch beat torch's bfloat16 kernel for crops of training.
 
 Axes: b batch, t tokens, m heads, e channels of a head, a angles.
 """
@@ -27,6 +28,10 @@ BLOCKWISE_TOKENS = 64
 
 FLOAT32_TOKENS = 768
 """From here on torch takes 256 queries at a time (ATen's FlashAttentionKernel.cpp) and is not beaten in float32."""
+
+TRAINED_TOKENS = 256
+"""Up to here two products are taken with gradients (0.26 of the kernel's time forward and backward at 69 tokens, 0.5 at
+201); they hold all scores, so not for many more."""
 
 BLOCK_ROWS = 128
 """Queries of a block at least, where there are as many: fewer make thin matrix products."""
@@ -51,7 +56,17 @@ def _attend_at_once(qkv: Tensor, table: Table | None) -> Tensor:  # (b, t, 3, m,
         q, k = rotate(q, *table), rotate(k, *table)
     if blocks_win(q):
         return attend_blockwise(q[0], k[0], v[0])[None].transpose(1, 2)
+    if products_win(q):
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        mixed: Tensor = scores.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+        return mixed.transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def products_win(q: Float[Tensor, "b m t e"]) -> bool:
+    """Whether, with gradients, plain matrix products were measured to be faster for such queries on such a machine."""
+    few = q.shape[2] <= TRAINED_TOKENS and torch.is_grad_enabled()
+    return few and q.device.type == "cpu" and q.dtype == torch.bfloat16 and _has_slow_bf16_kernel()
 
 
 def blocks_win(q: Float[Tensor, "b m t e"]) -> bool:

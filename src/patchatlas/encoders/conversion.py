@@ -85,6 +85,7 @@ def convert(
         source=told.source if told and told.source else where.hub_id or path.name,
         source_sha256=told.source_sha256 if told and told.source_sha256 else weights.sha256,
         input=told.input if told else None,
+        card=told.card if told else None,
     )
     stored = {key: value.to(dtype_of(key, TORCH_DTYPES[dtype])) for key, value in state.items()}
     own.write(out, stored, header)

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from patchatlas.encoders import bundled
 from patchatlas.encoders.catalogue import CATALOGUE, Entry, find
-from patchatlas.encoders.naming import BUNDLED, find_locally
+from patchatlas.encoders.naming import find_locally
 from patchatlas.encoders.suffixes import SUFFIXES
 from patchatlas.errors import UsageError
 
@@ -46,7 +47,7 @@ class Item:
         patch: patch size, (h, w) or (frames, h, w).
         registers: register tokens.
         licence: of the weights.
-        size_bytes: about the size of a download in float32.
+        size_bytes: about the size of a download in float32; of a bundled file, its size.
         sha256_start: first digits of the hash of `file`, as far as its publisher tells.
         file: the publisher's own file name.
         sources: ids on the hub, those that are not gated first.
@@ -56,6 +57,7 @@ class Item:
         bytes_here: of the weights at `path`.
         extra: the extra of patchatlas that it needs besides weights.
         extra_installed: whether that is installed.
+        has_card: whether a model card comes with it, see `bundled.card`.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Item:
     bytes_here: int | None
     extra: str | None
     extra_installed: bool
+    has_card: bool = False
 
     @property
     def ready(self) -> bool:
@@ -95,17 +98,17 @@ def take(names: Iterable[str] = ()) -> list[Item]:
     """
     asked = list(names)
     if not asked:
-        return [*map(_bundled, BUNDLED), *map(_catalogued, CATALOGUE.values())]
+        return [*map(_bundled, bundled.names()), *map(_catalogued, CATALOGUE.values())]
     return [_named(name) for name in asked]
 
 
 def _named(name: str) -> Item:
-    bundled = name.removeprefix("bundled:")
-    if bundled in BUNDLED:
-        return _bundled(bundled)
+    here = name.removeprefix(bundled.PREFIX)
+    if here in bundled.names():
+        return _bundled(here)
     entry = find(name)
     if entry is None:
-        known = ", ".join([*(f"bundled:{one}" for one in BUNDLED), *CATALOGUE])
+        known = ", ".join([*(bundled.PREFIX + one for one in bundled.names()), *CATALOGUE])
         raise UsageError(f"no encoder in the catalogue is called {name!r}; there are: {known}")
     return _catalogued(entry)
 
@@ -137,7 +140,35 @@ def _catalogued(entry: Entry) -> Item:
 
 
 def _bundled(name: str) -> Item:
-    assert name == "sift", "the one bundled encoder"
+    return _sift(name) if name in bundled.WITHOUT_WEIGHTS else _bundled_weights(name)
+
+
+def _bundled_weights(name: str) -> Item:
+    told, path = bundled.outline(name), bundled.weights_file(name)
+    return Item(
+        name=bundled.PREFIX + name,
+        family=told.family,
+        parameters=told.parameters,
+        dim=told.dim,
+        patch=told.patch,
+        registers=told.registers,
+        licence=told.licence,
+        size_bytes=path.stat().st_size,
+        sha256_start=bundled.SHA256[name][:8],
+        file=path.name,
+        sources=(),
+        gated=False,
+        bundled=True,
+        path=path,
+        bytes_here=path.stat().st_size,
+        extra=None,
+        extra_installed=True,
+        has_card=True,
+    )
+
+
+def _sift(name: str) -> Item:
+    assert name == "sift", "the one bundled encoder without weights"
     extra, installed = _extra(name)
     return Item(
         name=f"bundled:{name}",

@@ -45,7 +45,8 @@ def load_encoder(
 
     Args:
         name_or_path: a weights file (.safetensors, .pth, .pt, .bin) or folder in the layout of Meta, Hugging Face,
-            timm or our own; a hub id; a name of the catalogue for weights on this machine; or `bundled:sift`.
+            timm or our own; a hub id; a name of the catalogue for weights on this machine; or `bundled:NAME` for an
+            encoder that comes with the package (see `bundled.names`).
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
         dtype: `auto` (bf16 where the hardware has it), `fp32` or `bf16`.
         layer: block whose tokens are given, counted from 0, or from the end if negative; the last one by default.
@@ -65,7 +66,7 @@ def load_encoder(
     if where.bundled is not None:
         return _load_bundled(where.bundled, chosen, layer=layer, norm=norm, heads=heads)
     path = where.path if where.path is not None else hub.fetch(str(where.hub_id))
-    source = where.hub_id or path.name
+    source = where.hub_id or ("bundled" if where.sha256 is not None else path.name)
     name = where.entry.name if where.entry else Path(name_or_path).name
     model_type = checkpoint.read_json(checkpoint.folder_of(path), "config.json").get("model_type")
     if model_type in THROUGH_TRANSFORMERS:
@@ -79,6 +80,10 @@ def load_encoder(
             path, device=chosen, dtype=arithmetic, layer=layer, norm=norm, name=name, source=source
         )
     weights = checkpoint.read(path)
+    if where.sha256 is not None and weights.sha256 != where.sha256:
+        raise WeightsError(
+            f"{path} has the SHA-256 {weights.sha256[:8]}…, it should be {where.sha256[:8]}…; install patchatlas again"
+        )
     state, config = translate(weights, heads=heads)
     if where.entry is not None and where.entry not in models_of_shape(config):
         raise WeightsError(

@@ -2,9 +2,10 @@
 
 Header metadata, all strings: `format` = "patchatlas.encoder", `version` = "1", `package` (the version that wrote it),
 `config` (JSON of `ViTConfig`), `preprocessing` (JSON with `mean` and `std`, lists of one number a channel, range 0..1),
-`name`, `licence`, in converted files `source` and `source_sha256`, and, where the network was trained here, `input`
-(JSON: what its inputs were). Tensors are those of `ViT.state_dict()`, in
-the normalised space (mean and std are not folded in). The format's page: docs/formats/encoder-v1.md.
+`name`, `licence`, in converted files `source` and `source_sha256`, where the network was trained here `input` (JSON:
+what its inputs were), and where a model card belongs to the file `card` (JSON: its facts). Tensors are those of
+`ViT.state_dict()`, in the normalised space (mean and std are not folded in). The format's page:
+docs/formats/encoder-v1.md.
 """
 
 import json
@@ -40,6 +41,7 @@ class Header:
         source: what they were converted from: the last part of a path, or a hub id.
         source_sha256: hash of what they were converted from, as `checkpoint.digest` gives it.
         input: what the network was trained on, as plain JSON: axes, spacing, window and so on.
+        card: facts of the model card that belongs to the file, as plain JSON: seed, hardware, time and so on.
     """
 
     config: ViTConfig
@@ -50,11 +52,13 @@ class Header:
     source: str | None = None
     source_sha256: str | None = None
     input: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Header metadata of a safetensors file."""
-        told = None if self.input is None else json.dumps(self.input, sort_keys=True)
-        origin = {"source": self.source, "source_sha256": self.source_sha256, "input": told}
+        told = {"input": self.input, "card": self.card}
+        written = {key: json.dumps(value, sort_keys=True) for key, value in told.items() if value is not None}
+        origin = {"source": self.source, "source_sha256": self.source_sha256, **written}
         return {
             **{key: value for key, value in origin.items() if value is not None},
             "format": FORMAT,
@@ -96,6 +100,7 @@ def read_header(metadata: Mapping[str, str]) -> Header:
             source=metadata.get("source"),
             source_sha256=metadata.get("source_sha256"),
             input=json.loads(metadata["input"]) if "input" in metadata else None,
+            card=json.loads(metadata["card"]) if "card" in metadata else None,
         )
     except (KeyError, TypeError, json.JSONDecodeError, ShapeError) as error:
         raise WeightsError(

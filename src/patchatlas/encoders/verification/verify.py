@@ -43,6 +43,7 @@ def verify(
         if where.bundled is not None:
             return Report(subject=subject, checks=_of_bundled(subject, forward=forward))
         path = where.path if where.path is not None else hub.fetch(str(where.hub_id))
+        wanted = wanted or where.sha256
     except WeightsError as error:
         return Report(subject=subject, checks=(Check(name="files", state="fail", found=str(error)),))
     files, files_check = check_files(path)
