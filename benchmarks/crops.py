@@ -11,6 +11,9 @@ For each:
 * crops a second: set-up, `--crops` draws and each crop copied to float32, over all the time it takes
 * below: share of crops with less foreground than `--ratio`, counted voxel by voxel
 
+A sample is more than draws: its crops overlap, lie in each other, and have records. `Views.plan` of two global and
+eight local crops is timed on the same volume, a sample and a crop.
+
 The peers are in no extra of patchatlas. Put them into an environment of their own beside it:
 
     python -m venv peers
@@ -25,14 +28,17 @@ import importlib
 import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
+from patchatlas.pretrain.cache import CellCounts
+from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.crops.draw import Ground, Rule
 from patchatlas.pretrain.crops.table import SummedTable
+from patchatlas.pretrain.crops.views import Views
 from patchatlas.pretrain.foreground import count_above
 
 THRESHOLD = -500.0
@@ -157,6 +163,53 @@ def torchio(values: torch.Tensor, mask: torch.Tensor, side: int, seed: int) -> W
     return way
 
 
+@dataclass(frozen=True)
+class Trunk:
+    """The volume as a record of a cache."""
+
+    size_zyx: tuple[int, int, int]
+    id: str = "trunk"
+    spacing_zyx: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class OneVolume:
+    """The volume as a cache, of which only cells are asked."""
+
+    values: np.ndarray
+    cell: tuple[int, int, int]
+    body_hu: float = THRESHOLD
+
+    @property
+    def records(self) -> tuple[Trunk]:
+        """The one record."""
+        z, y, x = self.values.shape
+        return (Trunk((z, y, x)),)
+
+    def read(self, record: Trunk, start_zyx: Sequence[int], size_zyx: Sequence[int]) -> np.ndarray:  # noqa: ARG002
+        """One box."""
+        return self.values[tuple(slice(at, at + n) for at, n in zip(start_zyx, size_zyx, strict=True))]
+
+    def cells(self, record: Trunk, key: str | float) -> CellCounts:  # noqa: ARG002
+        """Voxels above a threshold in each cell."""
+        return CellCounts(count_above(self.values, float(key), self.cell), self.cell)
+
+
+def sample_us(values: np.ndarray, cell: int, *, samples: int, rounds: int, seed: int) -> tuple[float, int]:
+    """Microseconds that the plan of a sample of default sizes takes, the least mean of a round, and its crops."""
+    scale = {"foreground": THRESHOLD}
+    config = CropConfig.model_validate({"patch": cell, "globals": scale, "locals": scale})
+    views = Views(OneVolume(values, (cell,) * 3), config, seed=seed)
+    crops = len(views.plan(0, 0))  # lists of positions are made, as for the single draw
+    each = []
+    for epoch in range(1, rounds + 1):
+        begun = time.process_time()
+        for index in range(samples):
+            views.plan(index, epoch)
+        each.append((time.process_time() - begun) / samples)
+    return 1e6 * min(each), crops
+
+
 def measure(name: str, way: Way, *, crops: int, draws: int, ratio: float, rounds: int) -> Result:
     """Time one way, and count what it gives."""
     setups, totals, each = [], [], []
@@ -205,8 +258,10 @@ def main() -> None:
             if package:
                 importlib.import_module(package)  # no part of the set-up
             results[name] = measure(name, way, crops=args.crops, draws=draws, ratio=args.ratio, rounds=args.rounds)
+    whole, crops = sample_us(values[0].numpy(), args.cell, samples=300, rounds=args.rounds, seed=args.seed)
     if args.json:
-        print(json.dumps([asdict(result) for result in results.values()], indent=2))
+        told = {"ways": [asdict(result) for result in results.values()], "sample_us": whole, "crops_a_sample": crops}
+        print(json.dumps(told, indent=2))
         return
     shape = " x ".join(map(str, args.size))
     print(f"{shape} int16, {mask.float().mean():.0%} foreground, crops of {args.crop}, least ratio {args.ratio}")
@@ -220,6 +275,7 @@ def main() -> None:
         print(
             f"{name:<22}{result.setup_s:>10.3f}{result.draw_us:>12.1f}{result.crops_s:>10.2f}{result.below:>8.1%}{kept:>10}"
         )
+    print(f"a sample of {crops} crops is placed in {whole:.0f} us, {whole / crops:.0f} us a crop, records included")
     for line in claims(results):
         print(line)
 

@@ -8,7 +8,7 @@ from patchatlas.dense import encode
 from patchatlas.encoders.fake import FakeEncoder, ramp
 from patchatlas.encoders.forward import activation_bytes
 from patchatlas.encoders.protocol import Tokens
-from patchatlas.errors import ResourceError, ShapeError
+from patchatlas.errors import InputError, ResourceError, ShapeError
 from patchatlas.geometry.frame import Frame
 
 fake = FakeEncoder(patch=(16, 16))
@@ -163,3 +163,26 @@ def test_arrays_that_are_no_pictures_are_refused():
             encode(array, fake)
     with pytest.raises(ShapeError, match="windows of 0 px"):
         encode(ramp((64, 64)), fake, windows=0)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "cure"),
+    [
+        (torch.full((3, 16, 16), 200.0), "to_pixels"),
+        ((torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.45) / 0.22, "to_pixels"),
+        (torch.full((1, 8, 8, 8), -900.0), "clamp"),
+    ],
+)
+def test_values_far_outside_0_to_1_are_refused(pixels, cure):
+    encoder = FakeEncoder(patch=(8,) * (pixels.ndim - 1), channels=len(pixels))
+    low, high = float(pixels.min()), float(pixels.max())
+    with pytest.raises(InputError, match=cure) as raised:
+        encode(pixels, encoder)
+    assert f"from {low:.4g} to {high:.4g}" in str(raised.value)
+
+
+def test_what_sharp_resampling_adds_beyond_0_to_1_is_taken():
+    pixels = torch.randint(0, 2, (1, 3, 12, 12), generator=torch.Generator().manual_seed(0)).float()
+    drawn = torch.nn.functional.interpolate(pixels, (48, 48), mode="bicubic", align_corners=False)[0]
+    assert float(drawn.min()) < -0.2
+    assert encode(drawn, FakeEncoder()).grid.shape == (3, 3)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from patchatlas.errors import InputError
-from patchatlas.files import replacing, replacing_folder, sort_safetensors_metadata, write_bytes, write_text
+from patchatlas.files import (
+    lock_folder,
+    replacing,
+    replacing_folder,
+    sort_safetensors_metadata,
+    write_bytes,
+    write_text,
+)
 
 
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -123,6 +131,14 @@ def test_a_file_in_the_working_folder_has_no_folder_in_its_name(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     write_bytes("a.bin", b"new")
     assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_a_folder_is_taken_by_one_at_a_time(tmp_path):
+    with lock_folder(tmp_path, busy=InputError("first")):
+        with pytest.raises(InputError, match="second"):
+            lock_folder(tmp_path, busy=InputError("second"))
+    with lock_folder(tmp_path, busy=InputError("third")):  # free again
+        pass
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -238,3 +254,15 @@ class TestFolders:
     def test_a_missing_parent_is_named(self, tmp_path):
         with pytest.raises(InputError, match="does not exist"), replacing_folder(tmp_path / "absent" / "a"):
             pass
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_what_a_library_writes_for_its_owner_alone_is_readable_as_any_new_file(tmp_path, umask, mode):
+    former = os.umask(umask)
+    try:
+        with replacing(tmp_path / "new.bin") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["new.bin"]

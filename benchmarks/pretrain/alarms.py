@@ -13,6 +13,7 @@ from pathlib import Path
 
 from patchatlas.pretrain.monitors.config import MonitorConfig
 from patchatlas.pretrain.monitors.log import read_log
+from patchatlas.pretrain.monitors.probes import left_open
 from patchatlas.pretrain.monitors.verdict import Judge
 from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.watch import YOUNG
@@ -47,8 +48,12 @@ def judged(log: Path, config: MonitorConfig, *, from_step: int) -> Judged:
     spoke: dict[str, int] = {}
     last: dict[str, float] = {}
     steps = 0
+    first_r2: float | None = None
     for line in read_log(log):
         step, numbers = line["step"], {name: float(value) for name, value in line["numbers"].items()}
+        if "foreground_r2" in numbers:
+            first_r2 = numbers["foreground_r2"] if first_r2 is None else first_r2
+            numbers["foreground_r2_left"] = left_open(numbers["foreground_r2"], first_r2)
         for alarm in judge.judge(step, numbers, looked="fg_std" in numbers).alarms:
             spoke.setdefault(f"{alarm.rule} ({alarm.level})", step)
         last |= numbers

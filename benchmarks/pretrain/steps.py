@@ -1,48 +1,99 @@
 """How long a training step takes, where its time goes, and what share of the machine's multiplications it uses.
 
+    python -m benchmarks.pretrain --sizes pico tiny small --crops 32 48 --precisions fp32 bf16
     python -m benchmarks.pretrain.steps --size small --crop 96 --local 48 --batch 4 [--device cuda] [--compile] [--fp32]
 
-Crops of noise are at hand, so nothing waits for a disk. FLOPs are those of all matrix products of a step (the teacher's
-pass, the student's two passes and their gradients), counted by torch's FlopCounterMode without compiling and without
-computing blocks again. MFU is their rate over that of one large matrix product, measured here in the same arithmetic:
-so 1 is what this machine can do, not what its maker says.
+The first is a table over several settings (`__main__.py`), the second one setting as JSON. Crops of noise are at hand,
+so nothing waits for a disk. FLOPs are those of all matrix products and attention of a step (the teacher's pass, the
+student's passes and their gradients), counted by torch's FlopCounterMode without compiling and without computing blocks
+again. MFU is their rate over that of one large matrix product, measured here in the same arithmetic and right after the
+steps: so 1 is what this machine can do, not what its maker says.
+
+On a CPU one thread works, and its own processor time is what counts, so that other programs on the machine do not (but
+for the caches and memory that they share). Elsewhere it is the time of a clock, the device waited for.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
+from patchatlas.encoders.matmul import fast_float32
 from patchatlas.encoders.precision import choose_device
 from patchatlas.geometry.frame import Frame
+from patchatlas.pretrain import step as step_module
 from patchatlas.pretrain.config import PretrainConfig, make_config
 from patchatlas.pretrain.crops.records import Batch, CropRecord
 from patchatlas.pretrain.distributed import Process
 from patchatlas.pretrain.losses.ranks import ALONE
+from patchatlas.pretrain.monitors.monitor import Monitor
 from patchatlas.pretrain.step import Learner, take_step
 from patchatlas.pretrain.trainer import make_learner
+from patchatlas.pretrain.watch import observe, show
+
+STEP = 500
+"""Number of the step that is measured: schedules have warmed up, prototypes move, no spectra are looked at."""
+
+WARM_UP = 2
+"""Steps before the first that counts; the first of all compiles."""
+
+Shape = tuple[int, ...]
+
+PARTS = ("teacher", "targets", "student", "losses", "backward", "optimiser", "rest", "monitor")
 
 
-def settings(args: argparse.Namespace) -> PretrainConfig:
-    """A run of volumes of the size asked for."""
-    head = {"prototypes": args.prototypes}
+def _forward_flop(query: Shape, key: Shape, value: Shape, *_rest: object, **_more: object) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+def _backward_flop(grad: Shape, query: Shape, key: Shape, value: Shape, *_rest: object, **_more: object) -> int:
+    return sdpa_backward_flop_count(grad, query, key, value)
+
+
+ATTENTION_ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _forward_flop,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _backward_flop,
+}
+"""FLOPs from shapes, for what FlopCounterMode of torch 2.13 does not know and would count as nothing."""
+
+
+def settings(
+    *,
+    size: str,
+    crop: int,
+    local: int,
+    batch: int,
+    locals_count: int = 8,
+    prototypes: int = 4096,
+    device: str = "auto",
+    precision: str = "bf16",
+    compiled: bool = False,
+    checkpointing: bool = False,
+) -> PretrainConfig:
+    """A run of volumes of the size asked for, all else as it is by default."""
+    head = {"prototypes": prototypes}
     return make_config(
         {
             "data": "noise",
-            "crops": {"patch": 8, "globals": {"size": args.crop}, "locals": {"size": args.local, "count": args.locals}},
-            "model": {"size": args.size},
+            "crops": {"patch": 8, "globals": {"size": crop}, "locals": {"size": local, "count": locals_count}},
+            "model": {"size": size},
             "dino_head": head,
             "ibot_head": head,
             "train": {
-                "batch": args.batch,
-                "device": args.device,
-                "precision": "fp32" if args.fp32 else "bf16",
-                "compile": args.compile,
-                "checkpointing": args.checkpointing,
-                "steps": 1000,
+                "batch": batch,
+                "device": device,
+                "precision": precision,
+                "compile": compiled,
+                "checkpointing": checkpointing,
+                "steps": 2 * STEP,
             },
         }
     )
@@ -80,27 +131,95 @@ def noise(config: PretrainConfig) -> Batch:
     return Batch(**made, parent=parent, records=((record,) * (counts["global"] + counts["local"]),) * b)
 
 
+def now(device: torch.device) -> float:
+    """Seconds: of this process on a CPU, of the clock elsewhere, when the device has done what it was told."""
+    if device.type == "cpu":
+        return time.process_time()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 def seconds(work: Callable[[], object], device: torch.device, *, repeats: int) -> float:
     """Median time of some work, once warm."""
     times = []
-    for repeat in range(repeats + 2):
-        began = time.perf_counter()
+    for repeat in range(repeats + WARM_UP):
+        began = now(device)
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat >= 2:
-            times.append(time.perf_counter() - began)
+        if repeat >= WARM_UP:
+            times.append(now(device) - began)
     return sorted(times)[len(times) // 2]
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of one large matrix product."""
+    """FLOPs a second of one large matrix product, the faster way where there are two."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, device, repeats=9)
+    plain = seconds(lambda: a @ b, device, repeats=9)
+    with fast_float32(device):
+        other = seconds(lambda: a @ b, device, repeats=9)
+    return 2 * side**3 / min(plain, other)
 
 
-def measure(config: PretrainConfig, repeats: int) -> dict[str, float | str]:
+class Parts:
+    """Time by part of a step, between the points where one part begins and ends.
+
+    Args:
+        device: whose time it is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.spent: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Within, time is this part's."""
+        began = now(self.device)
+        yield
+        self.spent[part] += now(self.device) - began
+
+    def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its time this part's."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.of(part):
+                return work(*args, **kwargs)
+
+        return call
+
+
+def parts_of_step(learner: Learner, batch: Batch, config: PretrainConfig, process: Process) -> dict[str, float]:
+    """Seconds of a step by part; the last one, the monitor, comes after it."""
+    parts = Parts(process.device)
+    objective = learner.objective
+    replaced: list[tuple[object, str, str]] = [
+        (learner.teacher, "forward", "teacher"),
+        (learner.wrapped, "forward", "student"),
+        (objective, "goals", "targets"),
+        (objective, "terms", "losses"),
+        (Tensor, "backward", "backward"),
+        (step_module, "clip", "optimiser"),
+        (learner.optimiser, "step", "optimiser"),
+        (step_module, "follow", "optimiser"),
+    ]
+    patches = [mock.patch.object(on, name, parts.timed(part, getattr(on, name))) for on, name, part in replaced]
+    for patch in patches:
+        patch.start()
+    with parts.of("whole"):
+        taken = take_step(learner, [batch], STEP, config, process)
+    for patch in patches:
+        patch.stop()
+    parts.spent["rest"] = parts.spent.pop("whole") - sum(parts.spent.values())
+    monitor = Monitor(config.monitor, seed=0, warm_up=0)
+    with parts.of("monitor"):
+        numbers = observe(taken, STEP, config, learner.schedules)
+        show(monitor, taken, STEP, config, learner.schedules)
+        monitor.update(STEP, numbers)
+    return {part: parts.spent[part] for part in PARTS}
+
+
+def measure(config: PretrainConfig, *, repeats: int) -> dict[str, Any]:
     """Numbers of one setting."""
     device = choose_device(config.train.device)
     process = Process(ALONE, device)
@@ -108,20 +227,25 @@ def measure(config: PretrainConfig, repeats: int) -> dict[str, float | str]:
 
     def stepper(config: PretrainConfig) -> tuple[Learner, Callable[[], object]]:
         learner = make_learner(config, process)
-        return learner, lambda: take_step(learner, [batch], 500, config, process)
+        return learner, lambda: take_step(learner, [batch], STEP, config, process)
 
     plain = config.train.model_copy(update={"compile": False, "checkpointing": False})
     _, once = stepper(config.model_copy(update={"train": plain}))
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=ATTENTION_ON_CPU) as counter:
         once()
+    began = time.perf_counter()
     learner, step = stepper(config)
+    step()
+    first = time.perf_counter() - began
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     took = seconds(step, device, repeats=repeats)
+    each = [parts_of_step(learner, batch, config, process) for _ in range(repeats)]
     rate = matmul_rate(device, torch.bfloat16 if learner.bf16 else torch.float32)
-    numbers: dict[str, float | str] = {
+    numbers: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "parameters_m": sum(p.numel() for p in learner.network.vit.parameters()) / 1e6,
+        "first_step_s": first,
         "step_s": took,
         "samples_a_second": config.train.batch / took,
         "crops_a_second": config.train.batch * (config.crops.globals.count + config.crops.locals.count) / took,
@@ -129,6 +253,7 @@ def measure(config: PretrainConfig, repeats: int) -> dict[str, float | str]:
         "tflops": counter.get_total_flops() / took / 1e12,
         "matmul_tflops": rate / 1e12,
         "mfu": counter.get_total_flops() / took / rate,
+        "parts_s": {part: sorted(one[part] for one in each)[repeats // 2] for part in PARTS},
     }
     if device.type == "cuda":
         numbers["peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
@@ -145,12 +270,25 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="samples a step")
     parser.add_argument("--prototypes", type=int, default=4096)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--fp32", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--checkpointing", action="store_true")
     args = parser.parse_args()
-    print(json.dumps({**vars(args), **measure(settings(args), args.repeats)}, indent=1))
+    torch.set_num_threads(1)
+    config = settings(
+        size=args.size,
+        crop=args.crop,
+        local=args.local,
+        batch=args.batch,
+        locals_count=args.locals,
+        prototypes=args.prototypes,
+        device=args.device,
+        precision="fp32" if args.fp32 else "bf16",
+        compiled=args.compile,
+        checkpointing=args.checkpointing,
+    )
+    print(json.dumps({**vars(args), **measure(config, repeats=args.repeats)}, indent=1))
 
 
 if __name__ == "__main__":

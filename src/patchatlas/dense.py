@@ -20,7 +20,7 @@ from patchatlas.canvas.plan import CanvasPlan
 from patchatlas.canvas.windows import hann
 from patchatlas.encoders.forward import affordable, forward
 from patchatlas.encoders.protocol import Encoder
-from patchatlas.errors import ShapeError
+from patchatlas.errors import InputError, ShapeError
 from patchatlas.features import FeatureMap
 from patchatlas.geometry.buckets import fit
 from patchatlas.geometry.frame import Frame, Size
@@ -32,6 +32,10 @@ from patchatlas.spec import EncoderSpec
 from patchatlas.stamp import Stamp
 
 RESAMPLE_RULE = "triangle-antialias-float32"
+
+OVERSHOOT = 0.5
+"""How far values may lie outside 0..1: sharp resampling (bicubic, Lanczos) goes beyond edges by less, while levels of
+0..255, Hounsfield units and standardised values lie farther out."""
 
 
 def to_pixels(image: ImageU8) -> Pixels:
@@ -86,6 +90,7 @@ def encode(
 
     Raises:
         ShapeError: a side, window or image size that is not a multiple of the patch, or axes that do not fit.
+        InputError: floats farther outside 0..1 than `OVERSHOOT`.
         ResourceError: even one window (or the whole picture) needs more than `max_memory`, or memory ran out.
     """
     spec = encoder.spec
@@ -94,6 +99,8 @@ def encode(
         raise ShapeError(
             f"{spec.name} encodes {spec.ndim}-D images with channels first, given an array of {tuple(pixels.shape)}"
         )
+    if pixels is image:
+        _require_unit_range(pixels, spec)
     if size is not None and frame is not None:
         raise ShapeError("give either size or frame, not both")
     source_size = tuple(pixels.shape[1:])
@@ -121,6 +128,21 @@ def encode(
     halves = torch.cat([F.normalize(merged, dim=1), F.normalize(around, dim=1)], dim=1) / math.sqrt(2)
     spec = replace(spec, dim=2 * spec.dim)
     return FeatureMap(halves, grid, spec, Stamp.of(spec, **recipe, global_view=windows))
+
+
+def _require_unit_range(pixels: Float[Tensor, "c *size"], spec: EncoderSpec) -> None:
+    """Refuse what is no picture or volume in 0..1: the encoder would answer to it, and mean nothing."""
+    if not pixels.numel():
+        return
+    low, high = (float(one) for one in pixels.aminmax())
+    if low < -OVERSHOOT or high > 1 + OVERSHOOT:
+        cure = (
+            "pass 8-bit pictures as they are or through to_pixels, and leave mean and standard deviation to the encoder"
+            if spec.ndim == 2
+            else "map the window of the encoder to that (input.window_hu in the header of its file): "
+            "((hu - low) / (high - low)).clamp(0, 1)"
+        )
+        raise InputError(f"{spec.name} takes values in 0..1, given are values from {low:.4g} to {high:.4g}; {cure}")
 
 
 def _plan(grid: PatchGrid, windows: int | None, overlap: float) -> tuple[Window, ...]:

@@ -1,4 +1,4 @@
-"""Write files so that a reader sees the old bytes or the new ones, never a part."""
+"""Write files so that a reader sees the old bytes or the new ones, never a part; take a folder for one process."""
 
 import json
 import os
@@ -6,10 +6,32 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from patchatlas.errors import InputError
+from patchatlas.errors import InputError, PatchAtlasError
+
+LOCK = ".lock"
+"""In a folder that one process at a time works in. Empty; it may stay behind, and says nothing then: the system takes
+the lock back when a process dies."""
+
+
+def lock_folder(folder: str | Path, *, busy: PatchAtlasError) -> AbstractContextManager[object]:
+    """Take a folder for this process alone; the end of the context that is returned gives it back.
+
+    Args:
+        folder: exists.
+        busy: raised if another process, or another part of this one, has it.
+
+    Raises:
+        OSError: no lock can be made there.
+    """
+    from filelock import FileLock, Timeout  # not before it is needed: half a second the first time
+
+    try:
+        return FileLock(Path(folder) / LOCK).acquire(timeout=0)
+    except Timeout as error:
+        raise busy from error
 
 
 @contextmanager
@@ -148,11 +170,22 @@ def _followed(path: str | Path) -> str:
 
 
 def _hand_on_mode(former: str | Path, temporary: str | Path) -> None:
-    """Give a file the permissions of the one that it will replace, if there is one."""
+    """Give a file the permissions of the one that it will replace, or those of any new file.
+
+    Some libraries write files that nobody else may read, whatever the umask says.
+    """
     try:
         found = os.stat(former)
     except OSError:
-        return
+        if os.stat(temporary).st_mode & 0o077:
+            return
+        probe = f"{temporary}.mode"
+        handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        try:
+            found = os.fstat(handle)
+        finally:
+            os.close(handle)
+            os.unlink(probe)
     if stat.S_ISREG(found.st_mode) and found.st_mode != os.stat(temporary).st_mode:  # some disks know one mode only
         os.chmod(temporary, stat.S_IMODE(found.st_mode))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.crops import Result, claims, measure, ours, trunk
+from benchmarks.crops import Result, claims, measure, ours, sample_us, trunk
 
 
 def test_ours_at_a_small_size() -> None:
@@ -15,6 +15,12 @@ def test_ours_at_a_small_size() -> None:
     assert found.bytes is not None
     assert found.bytes < 4000
     np.testing.assert_array_equal(trunk((8, 16, 16), 3), trunk((8, 16, 16), 3))
+
+
+def test_a_sample_at_a_small_size() -> None:
+    took, crops = sample_us(trunk((96, 104, 112), 0), 8, samples=2, rounds=2, seed=0)
+    assert crops == 10
+    assert 0 < took < 1e6
 
 
 def test_claims_say_what_fails() -> None:

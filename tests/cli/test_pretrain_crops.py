@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from patchatlas.cli.main import main
+from patchatlas.pretrain.cache import open_cache
 from patchatlas.pretrain.crops.records import CropRecord
+from patchatlas.pretrain.window import WINDOWS
 from tests.pretrain.crops.memory import blob
+from tests.pretrain.test_index_faults import file_limit
 
 CONFIG = """
 crops:
@@ -57,6 +60,25 @@ def test_a_page_with_pictures_and_records(cache: Path, tmp_path: Path, capsys: p
     assert all(f"{record.fg_ratio:.3f}" in page for record in records)
 
 
+@pytest.mark.parametrize("size", [1000, 0])
+def test_a_disk_that_refuses_is_told(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """No file of more than so many bytes; none at all is a folder that may not be made."""
+    (tmp_path / "run.yaml").write_text(CONFIG)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    options = [cache, "--config", tmp_path / "run.yaml", "--output", tmp_path / "out", "--samples", 1, "--draws", 2]
+    with monkeypatch.context() as patch, file_limit(1000):
+        if size == 0:
+            patch.setattr(Path, "mkdir", refused)
+        code = main(["pretrain", "crops", *map(str, options)])
+    assert code == 6
+    assert f"cannot write {tmp_path / 'out'}" in capsys.readouterr().err
+
+
 def test_settings_can_be_changed(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG)
     options = ["--samples", 1, "--draws", 40, "--side", 96, "--set", "crops.globals.foreground_crop_prob=0.0"]
@@ -83,11 +105,79 @@ def test_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert page.count("<svg") == 1
 
 
+def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "run.yaml").write_text(
+        "crops: {kind: photos, patch: 8, globals: {size: 32}, locals: {size: 16, count: 2}}"
+    )
+    options = ["--config", tmp_path / "run.yaml", "--output", tmp_path / "out", "--samples", 1, "--draws", 5]
+    code, told = run(capsys, tmp_path / "photos", *options)
+    assert code == 3
+    assert "skipped broken.jpg: " in told
+    code, told = run(capsys, tmp_path / "photos", *options, "--format", "json")
+    assert code == 3
+    assert [one["name"] for one in json.loads(told)["skipped"]] == ["broken.jpg"]
+
+
+def test_a_folder_of_other_files_is_left_alone(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "a.nii").touch()
+    options = ["--config", tmp_path / "run.yaml", "--samples", 1, "--draws", 2, "--side", 96]
+    assert main(["pretrain", "crops", str(cache), *map(str, options), "--output", str(scans)]) == 2
+    assert f"{scans} holds other files and no crops (a.nii)" in capsys.readouterr().err
+    assert [path.name for path in scans.iterdir()] == ["a.nii"]
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sample-0-place.png").touch()  # of one that was stopped
+    for _ in range(2):
+        assert run(capsys, cache, *options, "--output", out)[0] == 0
+
+
+def test_the_ratio_is_that_of_the_voxels_whatever_the_window(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Defect 12: the viewer took its threshold to the normalised crop, so other windows showed other ratios."""
+    (tmp_path / "run.yaml").write_text(CONFIG)
+    volumes = open_cache(cache)
+    by_id = {record.id: record for record in volumes.records}
+    told = set()
+    for window in ("ct", "full", "chest"):
+        options = ["--samples", 1, "--draws", 1, "--side", 96, "--output", tmp_path / window]
+        changed = ["--set", f"crops.window={window}", "crops.globals.foreground=-500"]
+        assert run(capsys, cache, "--config", tmp_path / "run.yaml", *options, *changed)[0] == 0
+        stored = json.loads((tmp_path / window / "crops.json").read_text())["samples"][0]
+        page = (tmp_path / window / "index.html").read_text()
+        assert "Window {:g} to {:g} HU".format(*WINDOWS[window]) in page
+        for one in stored[:2]:
+            record = CropRecord.from_json(one)
+            voxels = volumes.read(by_id[record.volume], record.start_zyx, record.size_zyx)
+            assert record.fg_ratio == (voxels > -500).mean()
+            assert f"<td>{(voxels > -500).mean():.3f}</td>" in page
+        told.add(tuple(one["fg_ratio"] for one in stored))
+    assert len(told) == 1
+
+
 def test_bad_settings_and_caches_are_refused(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.yaml").write_text(CONFIG + "  window: [500, 3000]\n")
     args = ["--config", tmp_path / "run.yaml", "--output", tmp_path / "out"]
     assert main(["pretrain", "crops", str(cache), *map(str, args)]) == 2
     assert "begins above the foreground threshold" in capsys.readouterr().err
     (tmp_path / "run.yaml").write_text(CONFIG)
-    assert main(["pretrain", "crops", str(tmp_path / "none"), *map(str, args)]) == 4
+    none = str(tmp_path / "none")
+    assert main(["pretrain", "crops", none, *map(str, args)]) == 4
+    assert f"there is no folder {none}; make a cache with: patchatlas pretrain index SRC --out {none}" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "none").mkdir()
+    assert main(["pretrain", "crops", none, *map(str, args)]) == 4
+    told = capsys.readouterr().err
+    assert f"patchatlas pretrain index {none} --out CACHE" in told
+    assert "set crops.kind to photos" in told
+    (tmp_path / "none" / "volumes").mkdir()
+    assert main(["pretrain", "crops", none, *map(str, args)]) == 4
+    assert f"not finished; finish it with: patchatlas pretrain index SRC --out {none}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

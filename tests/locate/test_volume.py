@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from patchatlas.arrays import Pixels
+from patchatlas.encoders.fake import FakeEncoder
+from patchatlas.encoders.protocol import Tokens
 from patchatlas.errors import LandmarkError, ShapeError
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.grid import PatchGrid
@@ -97,3 +99,45 @@ def test_what_is_no_volume_is_refused() -> None:
         locate_in_volume(source, target, (2.0, 2.0, 2.0), CellEncoder((4, 4)), uuid="m")
     with pytest.raises(ShapeError, match="needs a 3-D encoder"):
         locate_in_volume(source[:, 0], target, (2.0, 2.0, 2.0), CellEncoder(PATCH), uuid="m")
+
+
+def waves(z: int, y: int, x: int, *, start: tuple[int, int, int]) -> Pixels:
+    """A part of one endless scene, from voxel `start` (x, y, z) on, in which every place has a colour of its own.
+
+    48 channels: sines and cosines of 24 waves of 20 to 60 voxels. The mean over a cube of such a wave is the wave at
+    the cube's centre, weaker. So the cosine of two tokens depends on how far apart their cubes lie in the scene, is
+    the same either way along every axis, since the waves come mirrored too, and is 1 at no distance.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ways = torch.nn.functional.normalize(torch.rand(6, 3, generator=generator), dim=1)
+    lengths = 20 + 40 * torch.rand(6, 1, generator=generator)
+    mirrored = torch.tensor([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+    numbers = (2 * math.pi * ways / lengths * mirrored[:, None]).flatten(0, 1)  # 24 3
+    sides = [torch.arange(n) + 0.5 + at for n, at in zip((x, y, z), start, strict=True)]
+    places = torch.stack(torch.meshgrid(*sides, indexing="ij")).transpose(1, 3)  # 3 z y x
+    phases = torch.einsum("kc,czyx->kzyx", numbers, places)
+    return 0.5 + 0.5 * torch.cat([phases.sin(), phases.cos()])
+
+
+class WaveEncoder(FakeEncoder):
+    """Means of patches, less the mean of all waves."""
+
+    def __call__(self, pixels: torch.Tensor, /) -> Tokens:
+        return Tokens(super().__call__(pixels).patches - 0.5)
+
+
+PHASES = [(0, 0, 0), (1, 0, 0), (0, 2, 0), (0, 0, 3), (1, 2, 3), (2, 2, 2), (3, 1, 2), (2, 3, 1)]
+
+
+@pytest.mark.parametrize("shift", PHASES)
+def test_a_shifted_copy_is_found_without_displacement_whatever_its_phase(shift: tuple[int, int, int]) -> None:
+    """The copy begins later by a whole patch and by each part of one, so that its grid falls otherwise on the scene."""
+    encoder = WaveEncoder(patch=PATCH, channels=48, registers=0, has_cls=False)
+    source = waves(24, 28, 32, start=(0, 0, 0))
+    target = waves(24, 28, 32, start=tuple(4 + by for by in shift))
+    for mark in ((18.0, 14.0, 14.0), (16.5, 17.25, 12.75)):
+        finding = locate_in_volume(source, target, mark, encoder, uuid="m")
+        expected = [at - 4 - by for at, by in zip(mark, shift, strict=True)]
+        assert finding.target_xy == pytest.approx(expected, abs=0.4)  # a tenth of a patch
+        in_place = all((at - 2) % 4 == 0 for at in expected)
+        assert (finding.similarity > 1 - 1e-6) == in_place

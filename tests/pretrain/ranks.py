@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from patchatlas.pretrain import checkpoint
+from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.trainer import train
 from tests.pretrain.tiny import photo_config
 
@@ -78,16 +79,15 @@ def killed(folder: str, pictures: str, after: int, *, in_save: bool) -> None:
     torch.set_num_threads(1)
     config = photo_config(Path(pictures), train={"steps": 6, "workers": 0})
     if in_save:
-        whole = torch.save
+        whole = os.replace
 
-        def half(state, path):
-            whole(state, path)
-            if state["step"] == after:
-                with open(path, "r+b") as handle:
-                    handle.truncate(1000)
+        def half(source, path):
+            if str(path) == str(checkpoint.path_of(RunFolder(Path(folder)).states, after)):
+                os.truncate(source, 1000)
                 os.kill(os.getpid(), signal.SIGKILL)
+            whole(source, path)
 
-        torch.save = half
+        os.replace = half
 
     def stop(done: int, numbers: dict[str, float], level: str) -> None:
         del numbers, level
@@ -95,3 +95,39 @@ def killed(folder: str, pictures: str, after: int, *, in_save: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     train(config, Path(folder), on_step=stop)
+
+
+def killed_at(folder: str, pictures: str, calls: list[int]) -> None:
+    """Train again and again, in a process each, with SIGKILL at a call that changes what lies on the disk.
+
+    Args:
+        folder: of the runs, one for each call.
+        pictures: to learn from.
+        calls: which call of those, counted from 1 through a run.
+    """
+    torch.set_num_threads(1)
+    config = photo_config(Path(pictures), train={"steps": 3, "save_every": 1, "keep": 1})
+    for call in calls:
+        child = os.fork()  # of a process that has done nothing with torch yet
+        if not child:
+            _kill_at(call)
+            train(config, Path(folder) / str(call))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status), f"a run has less than {call} such calls"
+
+
+def _kill_at(call: int) -> None:
+    counted = []
+
+    def wrapped(function):
+        def counting(*args, **options):
+            counted.append(function)
+            if len(counted) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+
+        return counting
+
+    for name in ("replace", "fsync", "unlink", "mkdir", "rename"):
+        setattr(os, name, wrapped(getattr(os, name)))

@@ -147,8 +147,13 @@ def test_a_crop_is_read_in_time(tmp_path):
 
 
 def test_what_is_no_cache_is_refused(tmp_path, folder):
-    with pytest.raises(InputError, match="make or finish"):
+    with pytest.raises(InputError, match="is no cache of volumes"):
         open_cache(tmp_path)
+    with pytest.raises(InputError, match="there is no folder"):
+        open_cache(tmp_path / "absent")
+    (tmp_path / "stopped" / "volumes").mkdir(parents=True)
+    with pytest.raises(InputError, match="was not finished"):
+        open_cache(tmp_path / "stopped")
     index = json.loads((folder / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps(index | {"version": 99}))
     with pytest.raises(FormatError, match="99"):

@@ -30,7 +30,15 @@ def test_single_settings_are_changed(tmp_path):
         ({"loss": {"koleo": {"weight": -1}}}, r"loss\.koleo\.weight"),
         ({"model": {"dim": 100, "heads": 3}}, "3 heads do not divide"),
         ({"model": {"dim": 16, "heads": 4}}, "too short for 3 rotary axes"),
-        ({"model": {"weights": "x", "dim": 64}}, "come from the weights"),
+        ({"model": {"weights": "x", "dim": 64}}, "dim come from the weights"),
+        (
+            {"model": {"weights": "x", "size": "large", "registers": 7, "layer_scale": 1e-2, "rope_base": 3}},
+            "size, registers, layer_scale, rope_base come from the weights",
+        ),
+        ({"optim": {"betas": [0.9, 1.0]}}, r"optim\.betas\.1: Input should be less than 1"),
+        ({"train": {"seed": 99999999999999999999999}}, r"train\.seed: Input should be less than"),
+        ({"train": {"batch": True}}, r"train\.batch: Input should be a valid integer"),
+        ({"model": {"registers": 2.0}}, r"model\.registers: Input should be a valid integer"),
         ({"model": {"mean": [0.1, 0.2]}}, "not one number for each of 1 channels"),
         ({"masks": {"ratio": [0.5, 0.1]}}, "falls"),
     ],
@@ -41,9 +49,10 @@ def test_mistakes_are_named(given, named):
 
 
 def test_a_window_that_hides_the_patient_is_refused():
-    """Defect 3 of the earlier project: foreground above 500 HU, and a window that begins there."""
+    """Defect 3 of the earlier project: a window that begins above foreground. (The body is the cache's.)"""
+    tissue = {"foreground": -300}
     with pytest.raises(UsageError, match="window"):
-        make_config({"data": "x", "crops": {"window": [500, 3000]}})
+        make_config({"data": "x", "crops": {"window": [500, 3000], "globals": tissue, "locals": tissue}})
 
 
 def test_files_that_are_no_settings(tmp_path):
@@ -56,10 +65,10 @@ def test_files_that_are_no_settings(tmp_path):
             read_config(path, ["data.a=1"])
 
 
-def test_only_what_changes_numbers_keeps_a_run_from_going_on():
+def test_only_what_changes_what_is_learnt_keeps_a_run_from_going_on():
     one = make_config({"data": "x"})
     assert differences(one, make_config({"data": "x", "train": {"workers": 4, "keep": 9}})) == []
-    assert differences(one, make_config({"data": "x", "monitor": {"on_collapse": "stop"}})) == []
+    assert differences(one, make_config({"data": "x", "monitor": {"on_collapse": "stop", "limits": {"rank": 0}}})) == []
     assert differences(one, make_config({"data": "x", "train": {"batch": 4}})) == ["train.batch: 16 and 4"]
     photos = make_config({"data": "x", "crops": {"kind": "photos"}})
     assert any(line.startswith("crops.kind") for line in differences(one, photos))

@@ -103,3 +103,27 @@ def test_cells_count_what_a_loop_counts(size, cell, seed):
         assert counts[at] == mask[box].sum()
     values = np.where(mask, 40, -600).astype(np.int16)
     np.testing.assert_array_equal(count_above(values, -600.0, cell), counts)  # above, not at
+
+
+@pytest.mark.parametrize("cell", [(255, 1, 3), (256, 1, 1), (15, 17, 1), (16, 16, 1), (17, 16, 2), (2, 300, 5)])
+def test_full_cells_of_any_size_are_counted(cell):
+    """A cell that is full holds more than a byte does, along z, or along z and y."""
+    counts = count_cells(np.ones(cell, bool), cell)
+    assert counts.dtype == np.uint32
+    assert counts.tolist() == [[[np.prod(cell)]]]
+
+
+@pytest.mark.parametrize("threshold", [-500.5, -500.0, -499.5, 2e9, -2e9, 32767.0, -32768.0, -32769.0])
+def test_a_threshold_need_be_no_value(threshold):
+    values = np.array([-32768, -501, -500, -499, 32767], np.int16).reshape(1, 1, 5)
+    expected = values.astype(np.float64) > threshold
+    np.testing.assert_array_equal(above(values, threshold), expected)
+    np.testing.assert_array_equal(count_above(values, threshold, (1, 1, 1)), expected)
+
+
+def test_of_two_parts_that_do_not_touch_the_larger_one_is_the_body():
+    values = np.full((4, 20, 40), -1000, np.int16)
+    values[:, 4:16, 4:16] = values[:, 4:16, 24:37] = 40
+    mask = body_mask(values, (1.0, 1.0, 1.0), detach_mm=0.0)
+    assert not mask[..., :20].any()
+    assert mask.sum() == 4 * 12 * 13

@@ -110,7 +110,9 @@ def test_resampling_is_part_of_what_is_stored(source, tmp_path):
     cache = open_cache(tmp_path / "cache")
     assert {record.size_zyx for record in cache.records} == {(18, 16, 10)}
     assert cache.records[0].spacing_zyx == (2.0, 2.0, 2.0)
-    assert index_volumes([source], tmp_path / "cache").how == {"made": 3}
+    assert index_volumes([source], tmp_path / "cache").how == {"kept": 3}
+    assert index_volumes([source], tmp_path / "cache", anew=True).how == {"made": 3}
+    assert open_cache(tmp_path / "cache").records[0].spacing_zyx == SPACING_ZYX
 
 
 def test_damaged_entries_are_made_again(source, tmp_path):
@@ -120,7 +122,7 @@ def test_damaged_entries_are_made_again(source, tmp_path):
     (first / "values.b2nd").write_bytes(b"")
     (second / "tables.npz").unlink()
     (third / "volume.json").write_text("{")
-    assert index_volumes([source], tmp_path / "cache").how == {"made": 3}
+    assert index_volumes([source], tmp_path / "cache").how == {"made": 2, "counted": 1}
     assert contents(tmp_path / "cache") == want
 
 

@@ -1,6 +1,7 @@
 """The organ probe: labels of patches by hand, two probes with known answers, balance, and what air does to them."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.random_vit import random_vit
 from patchatlas.encoders.fake import FakeEncoder
+from patchatlas.encoders.vit import ViTConfig
 from patchatlas.errors import InputError, ShapeError
 from patchatlas.pretrain.probe import (
     UNSURE,
@@ -61,6 +64,21 @@ def test_crops_tile_a_case_and_tokens_meet_their_truth() -> None:
     assert found.cls.shape == (6, 1)
     means = [float(found.tokens[found.labels == name].mean()) for name in (0, 1, 2)]
     assert means == pytest.approx([0.01, 0.21, 0.81], abs=0.005)
+
+
+def test_batches_change_nothing() -> None:
+    """A batch may end within a case; crops of a network that looks around differ from one another."""
+    small = ViTConfig(family="vit3d", patch=(4, 4, 4), dim=24, depth=2, heads=2, ffn_hidden=48)
+    encoder = random_vit(small, name="small")
+    cases = [case(size=(8, 12, 8)), case(1, size=(8, 20, 8))]
+    cases = [replace(one, pixels=one.pixels.expand(3, -1, -1, -1)) for one in cases]
+    alone = encode_cases(encoder, cases, crop=(8, 4, 8), batch=1)
+    for batch in (3, 8, 100):
+        together = encode_cases(encoder, cases, crop=(8, 4, 8), batch=batch)
+        for name in ("tokens", "labels", "foreground", "cls", "ratio"):
+            torch.testing.assert_close(getattr(together, name), getattr(alone, name), atol=1e-6, rtol=0)
+    with pytest.raises(ShapeError, match="batch of 0 crops"):
+        encode_cases(encoder, cases, crop=(8, 4, 8), batch=0)
 
 
 def test_without_a_network_there_are_mean_deviation_and_histogram() -> None:

@@ -164,6 +164,9 @@ def test_two_processes_are_one_with_twice_the_batch(photos, tmp_path, strategy):
     settings = {"batch": 4, "steps": 3, "save_every": 1}
     train(photo_config(photos, model=EXACT, loss=loss, train=settings), tmp_path / "alone")
     close(state(tmp_path / "alone", 3), state(tmp_path / "run", 3))
+    one, two = numbers(tmp_path / "alone")[1]["numbers"], numbers(tmp_path / "run")[1]["numbers"]
+    for name in ("loss", "row_entropy", "kl", "overlap", "locals_weight_even", "grad/vit", "grad/vit.blocks.0"):
+        assert one[name] == pytest.approx(two[name], rel=1e-3), name
     assert same(state(tmp_path / "run", 3), state(tmp_path / "resumed", 3))
 
 

@@ -13,13 +13,15 @@ from patchatlas.encoders.loading import load_encoder
 from patchatlas.errors import UsageError
 from patchatlas.locate.volume import locate_in_volume
 from patchatlas.pretrain import checkpoint
-from patchatlas.pretrain.config import PretrainConfig, make_config
+from patchatlas.pretrain.config import PretrainConfig, make_config, read_config
 from patchatlas.pretrain.crops.views import Views
 from patchatlas.pretrain.data import Opened
-from patchatlas.pretrain.model import make_student
+from patchatlas.pretrain.distributed import Process
+from patchatlas.pretrain.losses.ranks import ALONE
+from patchatlas.pretrain.model import make_student, with_mean_std
 from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.run_folder import RunFolder
-from patchatlas.pretrain.trainer import train
+from patchatlas.pretrain.trainer import make_learner, train
 from patchatlas.probe import probe
 from tests.pretrain.crops.memory import MemoryCache, blob, small_config
 from tests.pretrain.tiny import HEAD, photo_config, pictures
@@ -135,6 +137,54 @@ def test_the_encoder_serves_on_volumes(tmp_path):
     assert convert(outcome.encoder, tmp_path / "converted.safetensors").header.input == told
 
 
+def test_the_mean_weighting_is_of_a_whole_step_however_it_is_cut(tmp_path):
+    numbers = {}
+    for name, cut in {"whole": {"batch": 4}, "parts": {"batch": 2, "accumulate": 2}}.items():
+        settings = config(
+            model={"dim": 24, "depth": 2, "heads": 2, "drop_path": 0, "rope_rescale": 1},
+            loss={"foreground": {"weighting": "mean"}, "koleo": {"weight": 0}},
+            monitor={"spectra_every": 1},
+            train={**config().train.model_dump(), "steps": 1, **cut},
+        )
+        train(settings, tmp_path / name, opened=memory(settings))
+        (line,) = read_log(RunFolder(tmp_path / name).log)
+        numbers[name] = line["numbers"]
+    whole, parts = numbers["whole"], numbers["parts"]
+    assert 0 < whole["globals_foreground_min"] < whole["globals_foreground"] < 1
+    # Of the loss, and of all that is watched but the features (those of the first micro-batch).
+    named = ("dino", "ibot", "row_entropy", "kl", "target_entropy", "dino_share", "below_ratio", "flagged", "overlap")
+    crops = [name for name in whole if name.startswith(("globals_", "locals_"))]
+    assert len(crops) > 20
+    for name in (*named, *crops):
+        assert parts[name] == pytest.approx(whole[name], rel=1e-4, abs=1e-6), name
+
+
+def test_gradients_are_logged_by_module_where_there_is_a_look(tmp_path):
+    settings = config(monitor={"spectra_every": 2})
+    train(settings, tmp_path / "run", opened=memory(settings))
+    first, second = (line["numbers"] for line in read_log(RunFolder(tmp_path / "run").log))
+    modules = {"grad/vit.blocks.0", "grad/vit.blocks.1", "grad/vit.patch_embed", "grad/mask_token"}
+    assert modules.isdisjoint(first)
+    assert modules <= second.keys()
+    assert 0 < second["grad/vit.blocks.0"] < second["grad/vit"]  # the part as a whole, as on every step
+    assert "grad/vit" in first
+
+
+def test_a_run_takes_over_the_mean_and_std_of_its_weights(tmp_path):
+    first_settings = config(model={"dim": 24, "depth": 2, "heads": 2, "mean": [0.1], "std": [0.9]})
+    first = train(first_settings, tmp_path / "first", opened=memory(first_settings))
+    again = config(model={"weights": str(first.encoder)})
+    second = train(again, tmp_path / "second", opened=memory(again))
+    spec = load_encoder(second.encoder, device="cpu", dtype="fp32").spec
+    assert (spec.mean, spec.std) == ((0.1,), (0.9,))
+    assert read_config(RunFolder(tmp_path / "second").config).mean_std == ((0.1,), (0.9,))
+    assert train(again, tmp_path / "second", opened=memory(again)).done == 2  # the same settings still
+    told = with_mean_std(config(model={"weights": str(first.encoder), "mean": [0.3]}))
+    assert told.mean_std == ((0.3,), (0.9,))
+    learner = make_learner(with_mean_std(again), Process(ALONE, torch.device("cpu")))
+    torch.testing.assert_close(learner.mean_std, torch.tensor([[0.1], [0.9]]))
+
+
 def test_a_run_begins_from_the_weights_of_another(tmp_path):
     settings = config()
     first = train(settings, tmp_path / "first", opened=memory(settings))
@@ -152,12 +202,13 @@ def test_a_run_on_volumes_begins_from_an_encoder_of_pictures(tmp_path):
     second = train(settings, tmp_path / "deep", opened=memory(settings))
     spec = load_encoder(second.encoder, device="cpu", dtype="fp32").spec
     assert (spec.family, spec.patch, spec.channels, spec.dim) == ("vit3d", (4, 4, 4), 1, 24)
+    assert (spec.mean, spec.std) == ((0.5,), (0.25,))  # of volumes, not of the pictures
     with pytest.raises(UsageError, match=r"patch \(8, 8\) and 3 channels"):
         make_student(
             photo_config(
                 tmp_path,
                 crops={"patch": 16},
-                model={"weights": str(first.encoder), "dim": None, "depth": None, "heads": None},
+                model={"weights": str(first.encoder), "dim": None, "depth": None, "heads": None, "registers": 4},
             )
         )
 

@@ -1,5 +1,7 @@
 """Windows: none may begin above the foreground threshold (defect 3 of the earlier project)."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,9 @@ def test_normalised_values():
     shares = normalise(hu, (-1000.0, 1000.0))
     np.testing.assert_allclose(shares, [0, 0, 0.5, 0.75, 1, 1], atol=1e-7)
     assert shares.dtype == np.float32
+
+
+def test_all_presets_are_on_the_page_of_crops() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pretrain-crops.md").read_text()
+    for name, (low, high) in WINDOWS.items():
+        assert f"| `{name}` | {low:g} | {high:g} |" in page

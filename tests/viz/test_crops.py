@@ -16,6 +16,7 @@ from patchatlas.viz.crops import (
     draw,
     draw_crop,
     histogram,
+    label_places,
     sheet,
     slice_of,
 )
@@ -51,6 +52,34 @@ def test_outlines_lie_on_their_crop_and_only_in_slices_that_meet_it() -> None:
     assert (columns.min(), columns.max()) == (60, 79)  # x from 0 to 2 is the right quarter
     other = Outline((3, 4, 0), (4, 4, 2), "", COLOURS[0], 1)
     assert not (draw(plane, 80, [other]) == COLOURS[0]).all(axis=-1).any()
+
+
+def test_labels_of_near_corners_stand_apart() -> None:
+    size = (20.0, 10.0)
+    boxes = [(5.0, 5.0, 90.0, 90.0), (6.0, 7.0, 91.0, 92.0), (5.0, 5.0, 90.0, 90.0), *[(4.0, 4.0, 30.0, 16.0)] * 3]
+    places = label_places(boxes, [size] * len(boxes), (100, 100))
+    assert places[:3] == [(5.0, 5.0), (71.0, 7.0), (5.0, 80.0)]
+    for k, (x, y) in enumerate(places):
+        assert 0 <= x <= 80
+        assert 0 <= y <= 90
+        for a, b in places[:k]:
+            assert abs(x - a) >= 20 or abs(y - b) >= 10
+    full = label_places([(0.0, 0.0, 20.0, 10.0)] * 2, [size] * 2, (10, 20))
+    assert full == [(0.0, 0.0)] * 2  # no room at all
+
+
+def test_both_labels_of_a_pair_are_seen() -> None:
+    plane = slice_of(torch.zeros(1, 40, 40, 40), 0, 20, (1.0, 1.0, 1.0))
+
+    def written(*numbers: int) -> int:
+        """Pixels that the labels of some crops at one place change."""
+        pictures = [
+            draw(plane, 400, [Outline((0, 2, 2), (40, 30, 30), label * n, COLOURS[0], 1) for n in numbers])
+            for label in ("G", "")
+        ]
+        return int((pictures[0] != pictures[1]).any(axis=-1).sum())
+
+    assert written(1, 2) >= 0.98 * (written(1) + written(2)) > 200  # strokes of 2 pixels may touch
 
 
 def test_the_edge_of_the_foreground_follows_its_cells() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from patchatlas.arrays import ImageU8
+from patchatlas.io.disk import disk_errors
 from patchatlas.io.images import read_image, write_image
 from patchatlas.pretrain.cache import VolumeRecord
 from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig
@@ -60,6 +61,9 @@ def draw_sample(views: Views[VolumeRecord] | PhotoViews, index: int, epoch: int,
         epoch: of which epoch.
         folder: for two PNG files.
         side: pixels of the longer side of a slice.
+
+    Raises:
+        ResourceError: the folder may not be written, or the disk is full.
     """
     sample, config = views.sample(index, epoch), views.config
     n = config.globals.count
@@ -68,7 +72,8 @@ def draw_sample(views: Views[VolumeRecord] | PhotoViews, index: int, epoch: int,
     pictures = [viz.draw(plane, side, outlines[::-1]) for plane in planes]
     drawn = Drawn(sample.records[0].volume, sample.records, n, f"sample-{index}-place.png", f"sample-{index}-crops.png")
     names = viz.PLANES if len(planes) == 3 else ("photograph",)
-    write_image(folder / drawn.place, viz.beside(pictures, labels=names))
+    with disk_errors(folder / drawn.place):
+        write_image(folder / drawn.place, viz.beside(pictures, labels=names))
     scale = side / 2 / max(config.globals.size)
     crops = [
         viz.draw_crop(pixels, record.voxel_mm, round(scale * max(record.frame.size)))
@@ -78,7 +83,8 @@ def draw_sample(views: Views[VolumeRecord] | PhotoViews, index: int, epoch: int,
     sheets = [viz.sheet(crops[:n], labels[:n], columns=2)]
     if len(crops) > n:
         sheets.append(viz.sheet(crops[n:], labels[n:], columns=4))
-    write_image(folder / drawn.crops, _stacked(sheets))
+    with disk_errors(folder / drawn.crops):
+        write_image(folder / drawn.crops, _stacked(sheets))
     return drawn
 
 

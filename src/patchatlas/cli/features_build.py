@@ -14,6 +14,7 @@ import tyro
 from pydantic import Field
 
 from patchatlas.cli.console import Output, emit
+from patchatlas.cli.console import progress as live_progress
 from patchatlas.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -189,21 +190,10 @@ def _device(config: Config) -> str:
 
 @contextmanager
 def _bar() -> "Iterator[Callable[[Progress], None]]":
-    """A live bar on stderr with rates, silent where stderr is no terminal."""
-    import sys
+    """A live bar on stderr with rates."""
+    from rich.progress import TextColumn
 
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rates]}"),
-        TimeRemainingColumn(),
-    )
-    bar = Bar(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    bar = live_progress(TextColumn("{task.fields[rates]}"))
     tasks = {}
     with bar:
 

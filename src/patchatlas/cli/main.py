@@ -113,8 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PatchAtlasError as error:
         print(f"error: {error}", file=sys.stderr)
         return exit_code(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a command may say what it leaves behind
+        print(": ".join(["interrupted", *map(str, stop.args)]), file=sys.stderr)
         return INTERRUPTED
     except MemoryError:
         print("error: out of memory; use windows, a smaller size or a smaller batch", file=sys.stderr)

@@ -15,7 +15,7 @@ from patchatlas.cli.console import Output, emit, progress
 class Config(Output):
     """What `patchatlas pretrain ablate` is asked to do."""
 
-    config: tyro.conf.Positional[Path | None] = None
+    config: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="CONFIG")] = None
     """YAML file of settings, as for `pretrain run`: what all arms have in common."""
     labelled: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder with volumes/ and labels/ of the same file names, none of them in the cache."""
@@ -25,7 +25,9 @@ class Config(Output):
     """Arms, such as uniform, S1, S1+S2+overlap, all-S3; the standard list if not given."""
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
     """Runs of each arm, seeds 0 to N - 1."""
-    overrides: Annotated[tuple[str, ...], tyro.conf.arg(name="set"), tyro.conf.UseAppendAction] = ()
+    overrides: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="set", metavar="KEY=VALUE"), tyro.conf.UseAppendAction
+    ] = ()
     """One setting in place of the file's, as in train.steps=1000; may be given several times."""
     list_arms: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Say what the parts of arms are, and train nothing."""
@@ -64,8 +66,12 @@ def run(config: Config) -> int:
                 description=f"{told.finished} of {told.of} done; {told.arm}, seed {told.seed}",
             )
 
-        table = run_ablation(
-            base, arms, seeds=config.seeds, labelled=config.labelled, output=config.output, on_step=show
-        )
+        try:
+            table = run_ablation(
+                base, arms, seeds=config.seeds, labelled=config.labelled, output=config.output, on_step=show
+            )
+        except KeyboardInterrupt as stop:
+            kept = f"what is finished is kept in {config.output}, the same command goes on"
+            raise KeyboardInterrupt(kept) from stop
     emit(config, human=table.to_markdown(), data=table.to_json())
     return OK

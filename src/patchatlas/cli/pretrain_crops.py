@@ -5,6 +5,7 @@ wrong window or threshold is seen at once. DATA may also be a folder of photogra
 """
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from patchatlas.cli.console import Output, emit, progress
 
 if TYPE_CHECKING:
     from patchatlas.pretrain.crops.summary import CropSummary
+
+_PICTURE = re.compile(r"sample-\d+-(place|crops)\.png")
 
 
 class Config(Output):
@@ -39,15 +42,17 @@ class Config(Output):
 
 
 def run(config: Config) -> int:
-    """Draw, write the page, and print the summary.
+    """Draw, write the page, and print the summary; 3 if a photograph was left out.
 
     Raises:
-        UsageError: settings that make no sense.
+        UsageError: settings that make no sense, or an output folder that holds other files.
         InputError: no such cache or folder, or a strict config that a volume cannot meet.
+        ResourceError: the folder of the output may not be written, or the disk is full.
     """
     from patchatlas.cli.crops_page import draw_sample, page
-    from patchatlas.cli.main import OK
+    from patchatlas.cli.main import OK, SKIPPED
     from patchatlas.files import write_text
+    from patchatlas.io.disk import disk_errors
     from patchatlas.pretrain.cache import VolumeRecord, open_cache
     from patchatlas.pretrain.config import read_config
     from patchatlas.pretrain.crops.config import CropConfig
@@ -55,6 +60,7 @@ def run(config: Config) -> int:
     from patchatlas.pretrain.crops.summary import summarise
     from patchatlas.pretrain.crops.views import Views
 
+    _require_own(config.output)
     settings = read_config(config.config, [f"data={json.dumps(str(config.data))}", *config.set])
     crops, seed = settings.crops, settings.train.seed
     views: Views[VolumeRecord] | PhotoViews
@@ -62,7 +68,9 @@ def run(config: Config) -> int:
         views = Views(open_cache(config.data), crops, seed=seed)
     else:
         views = PhotoViews(open_photos(config.data), crops, seed=seed)
-    config.output.mkdir(parents=True, exist_ok=True)
+    skipped = () if isinstance(views, Views) else views.photos.skipped
+    with disk_errors(config.output):
+        config.output.mkdir(parents=True, exist_ok=True)
     drawn = []
     with progress() as bar:
         for index in bar.track(range(config.samples), description="drawing"):
@@ -71,10 +79,30 @@ def run(config: Config) -> int:
         summary = summarise((views.plan(index, config.epoch) for index in placed), crops)
     told = summary.to_json()
     samples = [[record.to_json() for record in one.records] for one in drawn]
-    write_text(config.output / "crops.json", json.dumps({"summary": told, "samples": samples}, indent=1))
-    write_text(config.output / "index.html", page(drawn, summary, crops))
-    emit(config, human=describe(summary, config.output), data=told | {"page": str(config.output / "index.html")})
-    return OK
+    with disk_errors(config.output):
+        write_text(config.output / "crops.json", json.dumps({"summary": told, "samples": samples}, indent=1))
+        write_text(config.output / "index.html", page(drawn, summary, crops))
+    lines = [describe(summary, config.output), *(f"skipped {name}: {why}" for name, why in skipped)]
+    listed = [{"name": name, "why": why} for name, why in skipped]
+    page_at = str(config.output / "index.html")
+    emit(config, human="\n".join(lines), data=told | {"page": page_at, "skipped": listed})
+    return SKIPPED if skipped else OK
+
+
+def _require_own(folder: Path) -> None:
+    """Leave alone a folder that holds other files than those of a former page.
+
+    Raises:
+        UsageError: it does.
+    """
+    from patchatlas.errors import UsageError
+
+    if not folder.is_dir() or (folder / "crops.json").is_file():
+        return
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and not _PICTURE.fullmatch(p.name))
+    if others:
+        some = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        raise UsageError(f"{folder} holds other files and no crops ({some}); name a new or an empty folder")
 
 
 def describe(summary: "CropSummary", folder: Path) -> str:

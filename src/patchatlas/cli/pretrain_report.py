@@ -23,9 +23,15 @@ CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Spread of features: 0 is collapse", ("fg_std", "bg_std", "cls_std")),
     ("Cosine of pairs of features: 1 is collapse", ("fg_cosine", "bg_cosine", "cls_cosine")),
     ("Rank of features over D", ("fg_rank", "cls_rank", "cls_lidar")),
+    ("Slope of the eigenvalues of foreground tokens", ("fg_alpha",)),
+    ("Views of a sample: 0 is the same", ("cls_alignment",)),
+    ("Uniformity of class tokens: 0 is collapse, -4 the best", ("cls_uniformity",)),
+    ("Gaussian test of features: 1 is a Gaussian", ("fg_sigreg", "cls_sigreg")),
     ("Air or not", ("foreground_r2", "background_share")),
     ("Foreground in crops", ("globals_foreground", "globals_foreground_min", "locals_foreground")),
     ("Crops flagged", ("below_ratio", "flagged")),
+    ("Overlap of global crops", ("overlap",)),
+    ("How evenly crops are weighed: 1 is all alike", ("globals_weight_even", "locals_weight_even")),
     ("Gradient before it is cut", ("grad/vit", "grad/dino_head", "grad/ibot_head", "grad/projector")),
     ("Learning rate", ("lr",)),
     ("Teacher", ("momentum", "ema_gap")),
@@ -46,9 +52,9 @@ section > figure img { width: auto; max-width: 100%; }
 class Config(Output):
     """What `patchatlas pretrain report` is asked to do."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
-    output: Path | None = None
+    output: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the page; RUN/report if not given."""
     anchors: Annotated[int, Field(ge=0)] = 2
     """Fixed inputs whose features are shown."""
@@ -65,9 +71,11 @@ def run(config: Config) -> int:
 
     Raises:
         InputError: no run there, or its data is gone.
+        UsageError: its data is not what it learnt from.
         FormatError: the run cannot be read.
     """
     from patchatlas.cli.main import OK
+    from patchatlas.errors import UsageError
     from patchatlas.files import write_text
     from patchatlas.pretrain.config import read_config
     from patchatlas.pretrain.data import open_source
@@ -79,9 +87,14 @@ def run(config: Config) -> int:
     facts = folder.read_facts()
     settings = read_config(folder.config)
     output = config.output or config.run / "report"
-    output.mkdir(parents=True, exist_ok=True)
     records = list(read_log(folder.log)) if folder.log.exists() else []
     opened = open_source(settings) if config.anchors or config.crops else None
+    if opened is not None and opened.fingerprint != facts["data"]:
+        raise UsageError(
+            f"{settings.data} is not what the run in {config.run} learnt from, so its crops and inputs cannot be "
+            "shown; put the data back as it was, or leave them out with --crops 0 --anchors 0"
+        )
+    output.mkdir(parents=True, exist_ok=True)
     parts = [_head(settings, facts), _verdicts(records), _curves(records)]
     if opened is not None:
         parts.append(_crops(opened, output, config.crops))
@@ -93,15 +106,23 @@ def run(config: Config) -> int:
 
 
 def _head(settings: "PretrainConfig", facts: dict[str, Any]) -> str:
-    verdict = facts["verdict"] or {"level": "ok", "alarms": []}
+    level, verdict = "", "none yet"
+    if facts["verdict"] is not None:
+        level = facts["verdict"]["level"]
+        verdict = _word(facts["verdict"])
     dim, depth, heads = settings.model.shape
     network = settings.model.weights or f"{depth} blocks, tokens of {dim}, {heads} heads"
-    level = verdict["level"]
     good = f"The last good checkpoint is that after {facts['good']} steps." if facts["good"] else ""
     return f"""<h1>{escape(settings.name)}</h1>
 <p>{facts["done"]} of {facts["steps"]} steps on {escape(settings.data)}: {escape(network)}, patch
 {"x".join(map(str, settings.crops.patch))}. Verdict at the last checkpoint:
-<span class="state {level}">{level}</span>. {good}</p>"""
+<span class="state {level}">{verdict}</span>. {good}</p>"""
+
+
+def _word(verdict: dict[str, Any]) -> str:
+    """The level of a stored verdict; of one that says nothing yet, that."""
+    early = verdict.get("judged_from", 0) if verdict["level"] == "ok" else 0
+    return f"not judged before step {early}" if early else str(verdict["level"])
 
 
 def _verdicts(records: Sequence[dict[str, Any]]) -> str:
@@ -112,7 +133,11 @@ def _verdicts(records: Sequence[dict[str, Any]]) -> str:
             span = spans.setdefault(alarm["rule"], [record["step"], record["step"], alarm])
             span[1:] = [record["step"], alarm]
     if not spans:
-        return "<section><h2>Verdicts</h2><p>No alarm.</p></section>"
+        early = records[-1].get("verdict", {}).get("judged_from", 0) if records else 0
+        rest = (
+            f" Only faults that are seen at once are judged before step {early}, and nothing else was." if early else ""
+        )
+        return f"<section><h2>Verdicts</h2><p>No alarm.{rest}</p></section>"
     rows = "\n".join(
         f'<tr><td><span class="state {alarm["level"]}">{escape(rule)}</span></td><td class="number">{first}</td>'
         f'<td class="number">{last}</td><td>{escape(alarm["why"])} {escape(alarm["change"])}</td></tr>'

@@ -6,6 +6,8 @@ Axes: z y x, which grow to Superior, Anterior and Right. Spacing in mm, values i
 
 import json
 import threading
+import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -141,6 +143,11 @@ class VolumeCache:
         self.settings = settings
         self._own = _OpenFiles()
 
+    @property
+    def body_hu(self) -> float:
+        """The threshold that its body masks were made with, HU."""
+        return float(self.settings["counting"]["body_threshold"])
+
     def read(
         self, record: VolumeRecord, start_zyx: Sequence[int], size_zyx: Sequence[int]
     ) -> Int16[np.ndarray, "z y x"]:
@@ -208,7 +215,7 @@ class VolumeCache:
                 table: np.ndarray = tables[name]
         except FileNotFoundError as error:
             raise InputError(f"{path} is gone; index again") from error
-        except (KeyError, ValueError, OSError, EOFError) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise FormatError(
                 f"{path} is damaged ({error}); delete the folder that it is in and index again"
             ) from error
@@ -254,8 +261,19 @@ def open_cache(folder: str | Path) -> VolumeCache:
     """
     folder = Path(folder)
     path = folder / INDEX_FILE
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no folder {folder}; make a cache with: patchatlas pretrain index SRC --out {folder}"
+        )
     if not path.is_file():
-        raise InputError(f"{folder} has no {INDEX_FILE}; make or finish it with: patchatlas pretrain index SRC --out")
+        if (folder / "volumes").is_dir():
+            raise InputError(
+                f"the cache {folder} was not finished; finish it with: patchatlas pretrain index SRC --out {folder}"
+            )
+        raise InputError(
+            f"{folder} is no cache of volumes, it has no {INDEX_FILE}. If it holds CT volumes, make a cache with: "
+            f"patchatlas pretrain index {folder} --out CACHE. If it holds photographs, set crops.kind to photos"
+        )
     try:
         index = json.loads(path.read_bytes())
         found = index["format"], index["version"]

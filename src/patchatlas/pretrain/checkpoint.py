@@ -4,6 +4,7 @@ A run that is killed at any moment finds its last whole checkpoint and goes on a
 follows from the seed and the step, so no state of a generator is kept.
 """
 
+import io
 import pickle
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from patchatlas.errors import FormatError
-from patchatlas.files import replacing
+from patchatlas.files import write_bytes
 
 FORMAT = "patchatlas.pretrain-state"
 VERSION = 1
@@ -28,8 +29,9 @@ def path_of(folder: Path, step: int) -> Path:
 def save(folder: Path, step: int, state: dict[str, Any]) -> Path:
     """Write the checkpoint after `step` steps."""
     path = path_of(folder, step)
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, temporary)
+    content = io.BytesIO()  # in memory first: torch's own writer of files hides that a disk is full
+    torch.save({"format": FORMAT, "version": VERSION, "step": step, **state}, content)
+    write_bytes(path, content.getvalue())
     return path
 
 
@@ -57,9 +59,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def prune(folder: Path, *, keep: int, good: int | None) -> None:
-    """Delete all but the last `keep` checkpoints and that of the step `good`, and what a killed process left."""
+    """Delete all but the last `keep` checkpoints and that of the step `good`."""
     for step in steps(folder)[:-keep]:
         if step != good:
             path_of(folder, step).unlink()
-    for left in folder.glob(".step-*.part*"):
-        left.unlink()

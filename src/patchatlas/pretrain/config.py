@@ -4,7 +4,7 @@ A key that is not known is an error. The parts belong to those who use them: cro
 `losses.config`, monitors in `monitors.config`, network and optimiser in `settings`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,18 +12,43 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from patchatlas.encoders.catalogue import IMAGENET
-from patchatlas.errors import UsageError
+from patchatlas.errors import InputError, UsageError
 from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig
 from patchatlas.pretrain.losses.config import LossConfig
 from patchatlas.pretrain.monitors.config import MonitorConfig
-from patchatlas.pretrain.settings import Count, HeadConfig, MaskConfig, ModelConfig, OptimConfig, Settings, Side
+from patchatlas.pretrain.settings import Count, HeadConfig, MaskConfig, ModelConfig, OptimConfig, Seed, Settings, Side
 from patchatlas.yaml_file import read_yaml
 
 VOLUME_MEAN_STD = ((0.5,), (0.25,))
 """What is taken from windowed HU in 0..1, and what it is divided by: the window's ends become -2 and 2."""
 
-FREE = ("workers", "save_every", "keep", "tensorboard", "device", "on_collapse")
-"""Settings of `train` and `monitor` that a run may be resumed with other values of: none changes a number."""
+FREE = (
+    "data",  # by another path only: what it holds is told by its fingerprint
+    "train.workers",
+    "train.photo_mib",
+    "train.save_every",
+    "train.keep",
+    "train.tensorboard",
+    "train.device",
+    "monitor",
+)
+"""Settings and groups that a run may be resumed with other values of: none changes what is learnt."""
+
+FROM_GOOD = (
+    "optim",
+    "loss.koleo",
+    "loss.sinkhorn",
+    "loss.foreground",
+    "masks",
+    "crops.globals.min_foreground_ratio",
+    "crops.globals.foreground_crop_prob",
+    "crops.globals.min_overlap",
+    "crops.locals.min_foreground_ratio",
+    "crops.min_overlap",
+    "crops.augment",
+)
+"""What may be changed beside those where a run goes back to its last good checkpoint: what verdicts advise to change,
+and nothing that the weights in a checkpoint or the numbers of samples depend on."""
 
 
 class TrainConfig(Settings):
@@ -35,7 +60,7 @@ class TrainConfig(Settings):
     """Samples that a process takes at a time."""
     accumulate: Side = 1
     """Such micro-batches a step. Targets are shared out over all of them at once, and gradients are cut once."""
-    seed: Count = 0
+    seed: Seed = 0
     """Of everything random."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; under torchrun each process takes the device of its number."""
@@ -49,6 +74,8 @@ class TrainConfig(Settings):
     """Let torch compile each block."""
     workers: Count = 0
     """Processes that read and cut crops; 0 for none but the one that trains."""
+    photo_mib: Count = 1024
+    """MiB that decoded photographs may take in each process that cuts crops; one that is not held is read again."""
     save_every: Side = 500
     """Steps from one checkpoint to the next."""
     keep: Side = 2
@@ -98,6 +125,11 @@ class PretrainConfig(Settings):
     def _possible(self) -> "PretrainConfig":
         if self.loss.dino.weight and self.crops.globals.count < 2 and not self.crops.locals.count:
             raise ValueError("the DINO term compares views, and crops give one; raise globals.count or locals.count")
+        if self.train.batch == 1 and self.loss.koleo.weight and not self.loss.koleo.across_ranks:
+            raise ValueError(
+                "KoLeo looks for neighbours among the samples of a micro-batch, and train.batch 1 gives none; raise "
+                "train.batch, set loss.koleo.across_ranks under torchrun, or loss.koleo.weight to 0"
+            )
         dim, _, heads = self.model.shape
         if self.model.weights is None and dim // heads < 2 * self.crops.ndim:
             raise ValueError(
@@ -111,7 +143,8 @@ class PretrainConfig(Settings):
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What the network takes from pixels in 0..1, and what it divides them by, a channel."""
+        """What the network takes from pixels in 0..1, and what it divides them by, a channel; where it begins from
+        weights, `model.with_mean_std` has first put theirs into the settings."""
         mean, std = VOLUME_MEAN_STD if self.crops.ndim == 3 else IMAGENET
         return self.model.mean or mean, self.model.std or std
 
@@ -128,6 +161,11 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> PretrainConf
         UsageError: not YAML, a key that is not known, or a value that is not allowed; all of them are named.
     """
     path = Path(path)
+    if path.is_dir():
+        held, beside = path / "config.yaml", path.with_name(f"{path.name}.yaml")
+        cure = f"give {held}, and --output {path} to go on with its run" if held.exists() else "give a file"
+        cure = f"give {beside}" if beside.exists() else cure
+        raise InputError(f"{path} is a folder, not a YAML file of settings; {cure}")
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UsageError(f"{path} holds no settings; give it keys such as data: and train:")
@@ -153,11 +191,11 @@ def to_yaml(config: PretrainConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def differences(one: PretrainConfig, other: PretrainConfig) -> list[str]:
-    """Settings that change numbers and differ, as `a.b: 1 and 2`."""
+def differences(one: PretrainConfig, other: PretrainConfig, *, free: Sequence[str] = FREE) -> list[str]:
+    """Settings that differ, as `a.b: 1 and 2`, but for those and those in the groups that `free` names."""
     mine, theirs = _flat(one.model_dump(mode="json")), _flat(other.model_dump(mode="json"))
     names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-    counted = [n for n in names if not (n.split(".")[0] in ("train", "monitor") and n.split(".")[-1] in FREE)]
+    counted = [name for name in names if not any(f"{name}.".startswith(f"{group}.") for group in free)]
     return [f"{name}: {mine.get(name)!r} and {theirs.get(name)!r}" for name in counted]
 
 

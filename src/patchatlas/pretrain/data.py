@@ -7,6 +7,8 @@ resumes at a step sees what it would have seen.
 """
 
 import hashlib
+import logging
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +27,8 @@ from patchatlas.pretrain.crops.photos import PhotoViews, open_photos
 from patchatlas.pretrain.crops.records import Batch, Sample, collate
 from patchatlas.pretrain.crops.views import Views
 from patchatlas.pretrain.losses.ranks import Ranks
+
+log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -66,11 +70,28 @@ def open_source(config: PretrainConfig) -> Opened:
     if not isinstance(crops, CropConfig):
         photos = open_photos(config.data)
         names = (f"{record.id}:{record.size_hw}" for record in photos.records)
-        return Opened(PhotoViews(photos, crops, seed=seed), _fingerprint(names), None, photos.skipped)
+        views = PhotoViews(photos, crops, seed=seed, keep_bytes=config.train.photo_mib * 2**20)
+        return Opened(views, _fingerprint(names), None, photos.skipped)
     cache = open_cache(config.data)
     names = (f"{record.id}:{record.sha256}:{record.size_zyx}" for record in cache.records)
-    views = Views(cache, crops, seed=seed)
-    return Opened(views, _fingerprint(names), _spacing(crops, [record.spacing_zyx for record in cache.records]))
+    volumes = Views(cache, crops, seed=seed)
+    _warn_of_padding(crops, [(record.size_zyx, record.spacing_zyx) for record in cache.records])
+    return Opened(volumes, _fingerprint(names), _spacing(crops, [record.spacing_zyx for record in cache.records]))
+
+
+def _warn_of_padding(crops: CropConfig, volumes: list[tuple[tuple[int, ...], tuple[float, ...]]]) -> None:
+    """Say so where no volume, of so many voxels of so many mm, holds a whole global crop."""
+    size, mm = crops.globals.size, crops.globals.mm
+    for voxels, spacing in volumes:
+        wanted = size if mm is None else tuple(side / one for side, one in zip(mm, spacing, strict=True))
+        if all(need <= has for need, has in zip(wanted, voxels, strict=True)):
+            return
+    largest = max((voxels for voxels, _ in volumes), key=math.prod)
+    log.warning(
+        "a global crop of %s voxels is larger than each of the %d volumes (the largest %s) along some axis, so all are "
+        "padded; take smaller crops (crops.globals.size)",
+        *(" x ".join(map(str, size)), len(volumes), " x ".join(map(str, largest))),
+    )
 
 
 def _spacing(crops: CropConfig, spacings: list[tuple[float, float, float]]) -> tuple[float, ...]:

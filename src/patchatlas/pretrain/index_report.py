@@ -1,5 +1,6 @@
 """What an index of volumes holds and what it left out: report.json, and the lines that people read."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ VERSION = 1
 
 _PERCENTILES = (0.005, 0.05, 0.5, 0.95, 0.995)
 
+_NAMED = 8
+"""Volumes, and files of one reason, that people are shown by name."""
+
 
 @dataclass(frozen=True, eq=False)
 class IndexReport:
@@ -32,6 +36,7 @@ class IndexReport:
         ignored: files that are no volumes, by suffix.
         duplicates: sources of the same bytes, in groups.
         left_over: entries in the folder that no source stands for any more.
+        unused_masks: mask files that no volume has the name of.
         bytes_stored: of the compressed values.
         histogram: voxels of all volumes in each bin of `histogram.EDGES`.
         seconds: how long it took.
@@ -43,6 +48,7 @@ class IndexReport:
     ignored: Mapping[str, int]
     duplicates: tuple[tuple[str, ...], ...]
     left_over: tuple[str, ...]
+    unused_masks: tuple[str, ...]
     bytes_stored: int
     histogram: Int64[np.ndarray, " bins"]
     seconds: float
@@ -64,6 +70,7 @@ class IndexReport:
             "ignored": dict(self.ignored),
             "duplicates": [list(group) for group in self.duplicates],
             "left_over": list(self.left_over),
+            "unused_masks": list(self.unused_masks),
             "voxels": int(sum(np.prod(record.size_zyx, dtype=np.int64) for record in records)),
             "bytes_stored": self.bytes_stored,
             "foreground": self._foreground(),
@@ -100,6 +107,7 @@ class IndexReport:
             sides = np.array([record.size_zyx for record in records])
             steps = np.array([record.spacing_zyx for record in records])
             lines += [f"voxels (z, y, x): {_range(sides, 'd')}", f"mm (z, y, x): {_range(steps, '.3g')}"]
+            lines += self._named()
         for key, share in self._foreground().items():
             lines.append(f"foreground {key}: {share['min']:.1%} to {share['max']:.1%}, median {share['median']:.1%}")
         for group in self.duplicates:
@@ -108,7 +116,34 @@ class IndexReport:
             lines.append("no volumes: " + ", ".join(f"{count} {suffix}" for suffix, count in self.ignored.items()))
         if self.left_over:
             lines.append(f"{len(self.left_over)} entries without a source stay in the folder and are not in the index")
-        lines += [f"skipped {fault.source}: {fault.reason}: {fault.message}" for fault in self.skipped]
+        if self.unused_masks:
+            some = ", ".join(self.unused_masks[:5]) + (" ..." if len(self.unused_masks) > 5 else "")
+            lines.append(f"{len(self.unused_masks)} masks without a volume: {some}")
+        return [*lines, *self._told_skipped()]
+
+    def _named(self) -> list[str]:
+        """The smallest volumes by name: what is no scan to learn from is among them."""
+        smallest = sorted(self.cache.records, key=lambda record: math.prod(record.size_zyx))[:_NAMED]
+        lines = [
+            f"  {record.source}: {_sides(record.size_zyx, 'd')} voxels of {_sides(record.spacing_zyx, '.3g')} mm"
+            for record in smallest
+        ]
+        more = len(self.cache.records) - len(smallest)
+        return [*lines, f"  and {more} that are no smaller; {REPORT_FILE} lists all"] if more else lines
+
+    def _told_skipped(self) -> list[str]:
+        """What was left out: how many for each reason, and the first ones of each."""
+        by_reason: dict[str, list[Fault]] = {}
+        for fault in self.skipped:
+            by_reason.setdefault(fault.reason, []).append(fault)
+        lines = []
+        if len(self.skipped) > 1:
+            counts = ", ".join(f"{len(faults)} {reason}" for reason, faults in sorted(by_reason.items()))
+            lines.append(f"{len(self.skipped)} skipped: {counts}")
+        for reason, faults in by_reason.items():
+            lines += [f"skipped {fault.source}: {reason}: {fault.message}" for fault in faults[:_NAMED]]
+            if len(faults) > _NAMED:
+                lines.append(f"skipped {len(faults) - _NAMED} more: {reason}; {REPORT_FILE} lists all")
         return lines
 
     def _foreground(self) -> dict[str, dict[str, float]]:
@@ -129,6 +164,7 @@ def make_report(
     *,
     ignored: Mapping[str, int],
     left_over: Sequence[str],
+    unused_masks: Sequence[str],
     seconds: float,
 ) -> IndexReport:
     """Sum up a run.
@@ -139,6 +175,7 @@ def make_report(
         faults: what cannot be used.
         ignored: see `IndexReport`.
         left_over: likewise.
+        unused_masks: likewise.
         seconds: likewise.
     """
     same: dict[str, list[str]] = {}
@@ -155,10 +192,15 @@ def make_report(
         ignored=ignored,
         duplicates=tuple(tuple(group) for group in same.values() if len(group) > 1),
         left_over=tuple(left_over),
+        unused_masks=tuple(unused_masks),
         bytes_stored=stored,
         histogram=histogram,
         seconds=seconds,
     )
+
+
+def _sides(sides: Sequence[int | float], form: str) -> str:
+    return " x ".join(format(side, form) for side in sides)
 
 
 def _range(values: np.ndarray, form: str) -> str:

@@ -2,11 +2,14 @@
 
 import copy
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchatlas.encoders import checkpoint, hub
+from patchatlas.encoders.catalogue import Entry, find_by_sha256
+from patchatlas.encoders.checkpoint import Checkpoint
 from patchatlas.encoders.keymaps.layout import State
-from patchatlas.encoders.loading import translate
+from patchatlas.encoders.loading import normalisation, translate
 from patchatlas.encoders.naming import resolve
 from patchatlas.encoders.vit import ViTConfig
 from patchatlas.errors import UsageError, WeightsError
@@ -62,6 +65,44 @@ def new_vit(config: PretrainConfig) -> ViTConfig:
     )
 
 
+def with_mean_std(config: PretrainConfig) -> PretrainConfig:
+    """The settings with the mean and standard deviation of the weights that a run begins from, where they give none.
+
+    Weights for pictures that are made into ones for volumes see other values than they did: those keep the default.
+
+    Raises:
+        WeightsError: the weights cannot be had, are no ViT, or do not tell.
+    """
+    model = config.model
+    if model.weights is None or (model.mean is not None and model.std is not None):
+        return config
+    found = _found(model.weights)
+    _, vit = translate(found.weights)
+    if vit.ndim != config.crops.ndim:
+        return config
+    mean, std = normalisation(found.weights, vit, found.entry, name=f"{model.weights}/{found.path.name}")
+    filled = model.model_copy(update={"mean": model.mean or mean, "std": model.std or std})
+    return config.model_copy(update={"model": filled})
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Weights as they lie on the disk."""
+
+    path: Path
+    weights: Checkpoint
+    entry: Entry | None
+
+
+def _found(named: str) -> _Found:
+    where = resolve(named, instead="leave model.weights out: a run of random weights needs none")
+    if where.bundled is not None:
+        raise WeightsError(f"bundled:{where.bundled} has no weights to begin from")
+    path: Path = where.path if where.path is not None else hub.fetch(str(where.hub_id))
+    weights = checkpoint.read(path)
+    return _Found(path, weights, where.entry or find_by_sha256(weights.sha256))
+
+
 def weights_of(config: PretrainConfig) -> tuple[State, ViTConfig]:
     """The weights that a run begins from, float32, made for volumes where they are for pictures.
 
@@ -70,11 +111,7 @@ def weights_of(config: PretrainConfig) -> tuple[State, ViTConfig]:
         UsageError: they do not fit the crops.
     """
     named = str(config.model.weights)
-    where = resolve(named)
-    if where.bundled is not None:
-        raise WeightsError(f"bundled:{where.bundled} has no weights to begin from")
-    path: Path = where.path if where.path is not None else hub.fetch(str(where.hub_id))
-    state, vit = translate(checkpoint.read(path))
+    state, vit = translate(_found(named).weights)
     state = {key: value.float().clone() for key, value in state.items()}
     crops = config.crops
     if vit.ndim == 2 and crops.kind == "volumes":

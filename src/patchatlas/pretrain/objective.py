@@ -1,8 +1,8 @@
 """All terms of the objective put together: what each crop and token counts, the teacher's targets, the student's loss.
 
 A step has several micro-batches. Targets are made of all of them in one go, and what sums are divided by is counted
-over all of them and all processes, so the loss of a step does not depend on how its samples are dealt out. (KoLeo and
-SIGReg look at the samples of a micro-batch: there, larger ones say more.)
+over all of them and all processes, so the loss of a step does not depend on how its samples are dealt out. (KoLeo,
+SIGReg and the negatives of matches are of the samples of a micro-batch: there, larger ones say more.)
 
 Axes: s student views (globals g, then locals l), t teacher views, b samples, n patch tokens, q hidden tokens (in the
 order of views, samples, patches), k and j prototypes, d features.
@@ -22,6 +22,7 @@ from patchatlas.pretrain.losses.dino import dino_loss
 from patchatlas.pretrain.losses.gram import gram_loss
 from patchatlas.pretrain.losses.ibot import ibot_loss, patch_targets
 from patchatlas.pretrain.losses.koleo import koleo_loss
+from patchatlas.pretrain.losses.match import match_loss
 from patchatlas.pretrain.losses.ranks import Ranks
 from patchatlas.pretrain.losses.sigreg import random_directions, sigreg_terms
 from patchatlas.pretrain.losses.sinkhorn import RowQueue, sinkhorn
@@ -35,6 +36,7 @@ from patchatlas.pretrain.losses.weights import (
     pair_weights,
     token_weights,
 )
+from patchatlas.pretrain.matches import Matches
 from patchatlas.pretrain.student import Seen
 
 
@@ -49,6 +51,8 @@ class Shares:
         counted: tokens of the global crops that take part in patch terms.
         background: tokens that are assigned the background prototype; `None` for none.
         hidden: tokens that the student does not see.
+        matches: places of patches in the other global crops, hidden and uncounted ones left out; `None` without that
+            term.
     """
 
     pairs: PairWeights
@@ -57,10 +61,26 @@ class Shares:
     counted: Bool[Tensor, "g b n"]
     background: Bool[Tensor, "g b n"] | None
     hidden: Bool[Tensor, "g b n"]
+    matches: Matches | None = None
 
 
-def weigh(batch: Batch, hidden: Bool[Tensor, "g b n"], config: LossConfig) -> Shares:
-    """How much everything in a micro-batch counts, from its foreground."""
+def weigh(
+    batch: Batch,
+    hidden: Bool[Tensor, "g b n"],
+    config: LossConfig,
+    *,
+    matches: Matches | None = None,
+    mean_ratio: Float[Tensor, ""] | None = None,
+) -> Shares:
+    """How much everything in a micro-batch counts, from its foreground.
+
+    Args:
+        batch: the crops.
+        hidden: tokens that the student does not see.
+        config: the terms.
+        matches: what shows the same place, for the term of matches.
+        mean_ratio: foreground share of all crops of the step, for `weighting="mean"`.
+    """
     counted = counted_tokens(batch.global_foreground, config.foreground, pad=batch.global_pad)
     return Shares(
         pairs=pair_weights(
@@ -69,12 +89,14 @@ def weigh(batch: Batch, hidden: Bool[Tensor, "g b n"], config: LossConfig) -> Sh
             dino=config.dino,
             foreground=config.foreground,
             parent=batch.parent,
+            mean_ratio=mean_ratio,
         ),
         crops=crop_weights(torch.cat([batch.global_ratio, batch.local_ratio]), config.foreground),
         tokens=token_weights(hidden, counted),
         counted=counted,
         background=background_tokens(batch.global_foreground, config.foreground),
         hidden=hidden,
+        matches=None if matches is None else matches.without(hidden | ~counted),
     )
 
 
@@ -102,6 +124,7 @@ class Goal:
         pair_total: what the DINO sum is divided by.
         token_total: what the iBOT sum is divided by.
         crop_total: what the Gram sum is divided by.
+        match_total: what the sum over matches is divided by.
         micro: micro-batches of the step.
     """
 
@@ -111,6 +134,7 @@ class Goal:
     pair_total: Float[Tensor, ""]
     token_total: Float[Tensor, ""]
     crop_total: Float[Tensor, ""]
+    match_total: Float[Tensor, ""]
     micro: int
 
 
@@ -136,6 +160,7 @@ class Objective:
         pair_total = mean_total(*(one.pairs.total for one in shares), ranks=ranks)
         token_total = mean_total(*(one.tokens.total for one in shares), ranks=ranks)
         crop_total = mean_total(*(one.counted.any(-1).sum() for one in shares), ranks=ranks)
+        match_total = mean_total(*(_matched(one) for one in shares), ranks=ranks)
         return [
             Goal(
                 shares=one,
@@ -144,6 +169,7 @@ class Objective:
                 pair_total=pair_total,
                 token_total=token_total,
                 crop_total=crop_total,
+                match_total=match_total,
                 micro=len(shares),
             )
             for one, for_cls, for_patches in zip(shares, cls, patches, strict=True)
@@ -159,6 +185,7 @@ class Objective:
         directions_seed: int,
     ) -> dict[str, Tensor]:
         """Each term of a micro-batch, before its weight; over micro-batches they add up, over processes take the mean.
+        `match_accuracy` is among them, which is no term but to be watched.
 
         Args:
             globals_seen: by the student, of the global crops (g, then b).
@@ -194,6 +221,23 @@ class Objective:
             found["gram"] = gram_loss(
                 globals_seen.patches, gram, weights=shares.counted.flatten(0, 1).float(), total=goal.crop_total
             )
+        if shares.matches is not None:
+            places = shares.matches
+            matched = match_loss(
+                globals_seen.patches.unflatten(0, (g, b)),
+                pairs=places.pairs,
+                cells=places.cells,
+                valid=places.valid,
+                source=places.source,
+                grid=places.grid,
+                total=goal.match_total,
+                temperature=config.match.temperature,
+                radius=config.match.radius,
+                others=config.match.others,
+                usable=shares.counted & ~shares.hidden,
+                generator=torch.Generator().manual_seed(directions_seed),
+            )
+            found["match"], found["match_accuracy"] = matched.loss, matched.right
         if config.sigreg.weight:
             embeddings = _views(b, globals_seen.embeddings, None if locals_seen is None else locals_seen.embeddings)
             generator = torch.Generator().manual_seed(directions_seed)
@@ -220,6 +264,8 @@ class Objective:
             "gram": config.gram.weight,
             "sigreg_normality": config.sigreg.weight * config.sigreg.share,
             "sigreg_agreement": config.sigreg.weight * (1 - config.sigreg.share),
+            "match": config.match.weight,
+            "match_accuracy": 0.0,
         }
         return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
@@ -279,6 +325,11 @@ class Objective:
         self._patch_queue.push(rows[counted if background is None else counted & ~background])
         parts: tuple[Tensor, ...] = targets.split([len(one) for one in logits])
         return parts
+
+
+def _matched(shares: Shares) -> Tensor:
+    """How many matches count."""
+    return shares.hidden.new_zeros((), dtype=torch.int64) if shares.matches is None else shares.matches.valid.sum()
 
 
 def _views(b: int, large: Tensor | None, small: Tensor | None) -> Tensor:

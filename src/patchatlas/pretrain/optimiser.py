@@ -34,7 +34,8 @@ def make_optimiser(network: nn.Module, config: OptimConfig, *, depth: int) -> Ad
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last": last, "lr": 0.0, "weight_decay": 0.0}
         for (lr, decay, last), parameters in groups.items()
     ]
-    return AdamW(settings, lr=0.0, betas=config.betas, weight_decay=0.0)
+    # In one pass over memory: 0.02 s in place of 0.13 s for 12 M parameters on one CPU core (docs/pretrain.md).
+    return AdamW(settings, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
 
 
 def factors(name: str, config: OptimConfig, *, depth: int) -> tuple[float, float, bool]:

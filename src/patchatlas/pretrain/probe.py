@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int64, Integer
 from scipy.optimize import minimize
 from torch import Tensor
 
+from patchatlas.encoders.forward import BATCH, forward
 from patchatlas.encoders.protocol import Encoder
 from patchatlas.errors import InputError, ShapeError
 from patchatlas.pretrain.monitors.probes import background_share, foreground_r2
@@ -68,7 +69,9 @@ class Scores:
     """Part of the variance of tokens that foreground or background explains; NaN without both."""
 
 
-def encode_cases(encoder: Encoder, cases: Sequence[Case], *, crop: Sequence[int], purity: float = 0.5) -> Patches:
+def encode_cases(
+    encoder: Encoder, cases: Sequence[Case], *, crop: Sequence[int], purity: float = 0.5, batch: int = BATCH
+) -> Patches:
     """Tokens of crops that tile each case from its first corner; what is left over at the far sides is left out.
 
     Args:
@@ -76,28 +79,30 @@ def encode_cases(encoder: Encoder, cases: Sequence[Case], *, crop: Sequence[int]
         cases: of the axes and channels of the encoder.
         crop: size of the crops; multiples of the patch, best that of training.
         purity: part of a patch that a class must have for the patch to be of it.
+        batch: crops a forward, of any cases; it changes nothing beyond float rounding.
 
     Raises:
-        ShapeError: crops that are not multiples of the patch, or a case smaller than a crop.
+        ShapeError: crops that are not multiples of the patch, a case smaller than a crop, or a batch of none.
     """
+    if batch < 1:
+        raise ShapeError(f"a batch of {batch} crops is not positive; give at least 1")
     patch = encoder.spec.patch
-    tokens, labels, shares, cls, ratios = [], [], [], [], []
-    for case in cases:
-        for corner in _corners(case.labels.shape, crop):
-            cut = tuple(slice(at, at + side) for at, side in zip(corner, crop, strict=True))
-            seen = encoder(case.pixels[(slice(None), *cut)][None].to(encoder.device))
-            tokens.append(seen.patches[0].float().cpu())
-            labels.append(patch_labels(case.labels[cut], patch=patch, purity=purity))
-            shares.append(torch.from_numpy(_blocks(case.foreground[cut], patch).mean(1)).float())
-            ratios.append(float(case.foreground[cut].mean()))
-            if seen.cls is not None:
-                cls.append(seen.cls[0].float().cpu())
+    places = [(case, cut) for case in cases for cut in _cuts(case.labels.shape, crop)]
+    tokens, cls = [], []
+    for first in range(0, len(places), batch):
+        pixels = torch.stack([case.pixels[(slice(None), *cut)] for case, cut in places[first : first + batch]])
+        seen = forward(encoder, pixels.to(encoder.device))
+        tokens.append(seen.patches.float().cpu().flatten(0, 1))  # b n d -> (b n) d
+        if seen.cls is not None:
+            cls.append(seen.cls.float().cpu())
+    labels = [patch_labels(case.labels[cut], patch=patch, purity=purity) for case, cut in places]
+    shares = [torch.from_numpy(_blocks(case.foreground[cut], patch).mean(1)).float() for case, cut in places]
     return Patches(
         tokens=torch.cat(tokens),
         labels=torch.cat(labels),
         foreground=torch.cat(shares),
-        cls=torch.stack(cls) if cls else None,
-        ratio=torch.tensor(ratios),
+        cls=torch.cat(cls) if cls else None,
+        ratio=torch.tensor([float(case.foreground[cut].mean()) for case, cut in places]),
     )
 
 
@@ -115,8 +120,7 @@ def raw_cases(
     """
     tokens, labels, shares = [], [], []
     for case in cases:
-        for corner in _corners(case.labels.shape, crop):
-            cut = tuple(slice(at, at + side) for at, side in zip(corner, crop, strict=True))
+        for cut in _cuts(case.labels.shape, crop):
             values = np.concatenate([_blocks(band[cut], patch) for band in case.pixels.numpy()], axis=1)
             if bins:
                 places = (values * bins).astype(np.int64).clip(0, bins - 1) + bins * np.arange(len(values))[:, None]
@@ -237,12 +241,15 @@ def linear_classes(
     return ((asked.double() - mean) / scale @ weights[:-1] + weights[-1]).argmax(1)
 
 
-def _corners(size: Sequence[int], crop: Sequence[int]) -> list[tuple[int, ...]]:
+def _cuts(size: Sequence[int], crop: Sequence[int]) -> list[tuple[slice, ...]]:
+    """The boxes of crops that tile a case."""
     if len(size) != len(crop) or any(side < wanted for side, wanted in zip(size, crop, strict=True)):
         raise ShapeError(f"a case of {tuple(size)} holds no crop of {tuple(crop)}; take smaller crops")
-    return list(
-        itertools.product(*(range(0, side - wanted + 1, wanted) for side, wanted in zip(size, crop, strict=True)))
-    )
+    starts = (range(0, side - wanted + 1, wanted) for side, wanted in zip(size, crop, strict=True))
+    return [
+        tuple(slice(at, at + wanted) for at, wanted in zip(corner, crop, strict=True))
+        for corner in itertools.product(*starts)
+    ]
 
 
 def _blocks(values: np.ndarray, patch: Sequence[int]) -> np.ndarray:

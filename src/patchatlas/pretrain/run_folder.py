@@ -13,17 +13,27 @@ The format's page: docs/formats/pretrain-run-v1.md.
 
 import json
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from patchatlas import __version__
 from patchatlas.errors import FormatError, InputError, UsageError
-from patchatlas.files import write_text
-from patchatlas.pretrain.config import PretrainConfig, differences, read_config, to_yaml
+from patchatlas.files import LOCK, lock_folder, write_text
+from patchatlas.io.disk import disk_errors
+from patchatlas.io.writers import is_leftover
+from patchatlas.pretrain import checkpoint
+from patchatlas.pretrain.config import FREE, FROM_GOOD, PretrainConfig, differences, read_config, to_yaml
 
 FORMAT = "patchatlas.pretrain-run"
 VERSION = 1
+
+WAY_BACK = (
+    "go back to the last good checkpoint with --from-good, with what the verdict advises changed by --set, or go on "
+    "all the same with --set monitor.on_collapse=warn"
+)
+"""What to do about a run that stopped on a collapse."""
 
 _TEACHER = re.compile(r"step-(\d{8})\.safetensors")
 
@@ -98,17 +108,48 @@ class RunFolder:
         write_text(self.facts, json.dumps(content, indent=2) + "\n")
 
 
-def open_run(folder: str | Path, config: PretrainConfig, *, fingerprint: str) -> RunFolder:
-    """A new folder for a run, or the one that it goes on in.
+def hold_run(folder: str | Path) -> AbstractContextManager[object]:
+    """Take the folder of a run, made if it is not there, for this process alone, and clear away what a killed one left
+    half written. The end of the context that is returned gives it back.
 
     Raises:
-        UsageError: the folder holds a run with other settings or data, or something else.
+        UsageError: another process trains there, or the folder holds something else.
+        ResourceError: the folder may not be written.
+    """
+    run = RunFolder(Path(folder))
+    _refuse_other_files(run)
+    busy = UsageError(f"another process is training in {run.path}; wait until it has ended, or name another folder")
+    with disk_errors(run.path):
+        run.path.mkdir(parents=True, exist_ok=True)
+        held = lock_folder(run.path, busy=busy)
+        for place in (run.path, run.states, run.teacher(0).parent):
+            for path in place.iterdir() if place.is_dir() else ():
+                if is_leftover(path.name):
+                    path.unlink()
+    return held
+
+
+def open_run(folder: str | Path, config: PretrainConfig, *, fingerprint: str, from_good: bool = False) -> RunFolder:
+    """A new folder for a run, or the one that it goes on in.
+
+    Args:
+        folder: held by this process, see `hold_run`.
+        config: all settings.
+        fingerprint: of the data.
+        from_good: drop what the run did after its last good checkpoint; settings of `FROM_GOOD` may then differ.
+
+    Raises:
+        UsageError: the folder holds a run with other settings or data, one that stopped on a collapse, or something
+            else; or nothing to go back to.
         FormatError: it holds a run that cannot be read.
     """
     run = RunFolder(Path(folder))
-    if run.facts.exists():
-        told = run.read_facts()
-        differing = differences(read_config(run.config), config)
+    told = run.read_facts() if run.facts.exists() else None
+    if told is not None and not _begun(run, told):
+        told = None
+    if told is not None:
+        former = read_config(run.config)
+        differing = differences(former, config, free=(*FREE, *FROM_GOOD) if from_good else FREE)
         if differing:
             raise UsageError(
                 f"{run.path} holds a run with other settings ({'; '.join(differing[:8])}, its own first); resume with "
@@ -116,11 +157,59 @@ def open_run(folder: str | Path, config: PretrainConfig, *, fingerprint: str) ->
             )
         if told["data"] != fingerprint:
             raise UsageError(f"{config.data} is not what the run in {run.path} began with; name another folder")
-    elif run.path.is_dir() and {path.name for path in run.path.iterdir()} - {run.config.name, "states", "teachers"}:
-        raise UsageError(f"{run.path} holds other files and no run; name a new or an empty folder")
+        if from_good:
+            _go_back(run, told, changed=differences(former, config))
+        elif former.monitor == config.monitor and _stopped(told, config):
+            raise UsageError(f"the run in {run.path} stopped on a collapse after {told['done']} steps; {WAY_BACK}")
+    else:
+        _refuse_other_files(run)
+        if from_good:
+            raise UsageError(f"{run.path} holds no run that could go back; leave --from-good out")
     for made in (run.path, run.states, run.teacher(0).parent):
         made.mkdir(parents=True, exist_ok=True)
     write_text(run.config, to_yaml(config))
-    if not run.facts.exists():
-        run.write_facts(data=fingerprint, steps=config.train.steps, done=0, good=None, verdict=None)
+    if told is None:
+        run.write_facts(data=fingerprint, steps=config.train.steps, done=0, good=None, verdict=None, went_back=[])
     return run
+
+
+def _refuse_other_files(run: RunFolder) -> None:
+    """Leave alone a folder that is neither empty nor of a run, or of one that was killed as it began."""
+    if run.facts.exists() or not run.path.is_dir():
+        return
+    names = {path.name for path in run.path.iterdir() if not is_leftover(path.name)}
+    if names - {run.config.name, LOCK, run.states.name, run.teacher(0).parent.name}:
+        raise UsageError(f"{run.path} holds other files and no run; name a new or an empty folder")
+
+
+def _begun(run: RunFolder, told: dict[str, Any]) -> bool:
+    """Whether a run did a step; one that failed before, for want of weights or memory, binds nobody to its settings."""
+    states = checkpoint.steps(run.states) if run.states.is_dir() else []
+    return bool(told["done"] or states or (run.log.exists() and run.log.stat().st_size))
+
+
+def _stopped(told: dict[str, Any], config: PretrainConfig) -> bool:
+    """Whether a run ended on a collapse and would end on it again."""
+    collapsed = told["verdict"] is not None and told["verdict"]["level"] == "collapse"
+    return collapsed and told["done"] < told["steps"] and config.monitor.on_collapse == "stop"
+
+
+def _go_back(run: RunFolder, told: dict[str, Any], *, changed: list[str]) -> None:
+    """Drop what lies after the last good checkpoint; `run.json` keeps that this was done.
+
+    States go first: a process that is killed in here leaves a run that goes on from the good one, or back to it again.
+    """
+    done = checkpoint.steps(run.states)
+    good = checkpoint.load(checkpoint.path_of(run.states, done[-1]))["good"] if done else None
+    if good not in done:
+        raise UsageError(
+            f"the run in {run.path} has no checkpoint without a collapse to go back to; begin anew in another folder"
+        )
+    for step in reversed(done[done.index(good) + 1 :]):
+        checkpoint.path_of(run.states, step).unlink()
+    for step, path in run.teachers().items():
+        if step > good:
+            path.unlink()
+    record = {"from": done[-1], "to": good, "changed": changed}
+    held = {key: told[key] for key in ("data", "steps")}
+    run.write_facts(**held, done=good, good=good, verdict=None, went_back=[*told.get("went_back", []), record])

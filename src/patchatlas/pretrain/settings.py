@@ -9,8 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Side = Annotated[int, Field(gt=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 Size = Literal["pico", "tiny", "small", "base", "large"]
 
@@ -23,6 +25,10 @@ SIZES: dict[Size, tuple[int, int, int]] = {
 }
 """Token length, blocks and heads of each size. Tiny to large are those of DeiT (arXiv 2012.12877) and of all DINO
 releases, with 64 channels a head; pico is for tests and for machines without an accelerator."""
+
+
+_OF_WEIGHTS = ("size", "dim", "depth", "heads", "registers", "layer_scale", "rope_base")
+"""Settings of the network that weights bring with them."""
 
 
 class Settings(BaseModel):
@@ -48,18 +54,22 @@ class ModelConfig(Settings):
     """What each branch of a block is multiplied with at the start. Without it there is no LayerScale: at 1e-5, Meta's
     number, the class token of a small network hardly depends on its input for long."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of a batch that skips a branch of a block, the same for all blocks."""
+    """Share of a batch that skips a branch of a block, the same for all blocks; rounded to whole crops, so that of 4
+    or fewer in a pass 0.1 is none."""
     rope_base: Positive = 100.0
     """Ratio that the rotary periods span."""
     rope_rescale: Annotated[float, Field(ge=1)] = 2.0
     """Positions are stretched by up to this factor or its inverse, anew for each pass in training; 1 for never."""
     mean: tuple[float, ...] | None = None
-    """What is taken from pixels in 0..1, a channel; 0.5 for volumes, ImageNet's for photographs if not given."""
+    """What is taken from pixels in 0..1, a channel; if not given, that of `weights`, else 0.5 for volumes and
+    ImageNet's for photographs."""
     std: tuple[Positive, ...] | None = None
-    """What they are then divided by; 0.25 for volumes, ImageNet's for photographs if not given."""
+    """What they are then divided by; if not given, that of `weights`, else 0.25 for volumes and ImageNet's for
+    photographs."""
     weights: str | None = None
     """An encoder to begin from, named as for `load_encoder`: one of the same axes, or one for pictures, which is made
-    into one for volumes. Its blocks and heads are then taken from it."""
+    into one for volumes. Its shape, registers, LayerScale and rotary periods are then taken from it, and so are `mean`
+    and `std` where they are not given; one that is made into one for volumes gets those of volumes."""
     grey: Literal["mean", "sum"] = "mean"
     """How the colours of such a patch embedding become one channel: sum keeps its answers to grey pictures."""
 
@@ -69,8 +79,11 @@ class ModelConfig(Settings):
             dim, _, heads = self.shape
             if dim % heads:
                 raise ValueError(f"{heads} heads do not divide a token of {dim}; give heads that do")
-        elif self.dim or self.depth or self.heads:
-            raise ValueError("dim, depth and heads come from the weights that are begun from; leave them out")
+        else:
+            fields = type(self).model_fields
+            given = [name for name in _OF_WEIGHTS if getattr(self, name) != fields[name].default]
+            if given:
+                raise ValueError(f"{', '.join(given)} come from the weights that are begun from; leave them out")
         return self
 
     @property
@@ -121,7 +134,7 @@ class OptimConfig(Settings):
     """Share of the learning rate that is left at the last step."""
     warmup: Count = 100
     """Steps in which the learning rate rises from 0."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     """Of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.04
     """At the start; biases, norms and LayerScale have none."""

@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchatlas.encoders.inputs import patch_grid
+from patchatlas.pretrain.across import crops_of_step, target_numbers
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.crops.records import Batch
 from patchatlas.pretrain.data import numbers, samples_of_step
 from patchatlas.pretrain.distributed import Process, gathering
 from patchatlas.pretrain.masking import masks
-from patchatlas.pretrain.objective import Objective, Shares, Taught, weigh
+from patchatlas.pretrain.matches import Matches, find_matches
+from patchatlas.pretrain.monitors.metrics import grad_norms
+from patchatlas.pretrain.objective import Objective, Taught, weigh
 from patchatlas.pretrain.optimiser import clip, follow, set_rates
 from patchatlas.pretrain.schedules import Schedules
 from patchatlas.pretrain.student import Chance, Network, Pass, Seen
@@ -65,25 +68,25 @@ class Taken:
     Attributes:
         terms: mean over processes of every term, and `loss`, their weighted sum.
         norms: of the gradient, by part, before it was cut.
+        modules: the same by module, named as `metrics.grad_norms` does; on steps with a look, else empty.
         moved: whether the weights were moved; not where a gradient is not finite.
         rows: logits of the teacher's class tokens, all micro-batches; `None` without a DINO head.
-        targets: of all class tokens, rows of all micro-batches.
-        pair: logits of a student's view and the target of the other, a row a sample.
+        across: entropy of targets, divergence and what crops hold, over all micro-batches and processes.
         cls: class tokens of the global crops, (g, b, d): the teacher's, or the student's where no term has a teacher.
         patches: patch tokens of the global crops, (g, b, n, d), likewise.
-        shares: of the first micro-batch.
+        gram: those of the Gram teacher, ((g b), n, d); `None` where that term does not count.
         batch: the first micro-batch.
     """
 
     terms: dict[str, float]
     norms: dict[str, float]
+    modules: dict[str, float]
     moved: bool
     rows: Tensor | None
-    targets: Tensor | None
-    pair: tuple[Tensor, Tensor] | None
+    across: dict[str, float]
     cls: Tensor
     patches: Tensor
-    shares: Shares
+    gram: Tensor | None
     batch: Batch
 
 
@@ -102,16 +105,19 @@ def take_step(
     set_rates(learner.optimiser, learner.schedules, step)
     hidden = hide(micro_batches[0], step, config, process)
     shares, taught, looked = [], [], None
+    mean_ratio = _mean_ratio(micro_batches, config, process)
     for batch, mask in zip(micro_batches, hidden, strict=True):
         here = batch.to(process.device)
-        shares.append(weigh(here, mask, config.loss))
+        matches = _matches(batch, config, process)
+        shares.append(weigh(here, mask, config.loss, matches=matches, mean_ratio=mean_ratio))
         said, globals_seen = _teach(learner, here, mask)
         taught.append(said)
         looked = globals_seen if looked is None else looked
     goals = learner.objective.goals(taught, shares, temperature=learner.schedules.teacher_temp(step))
 
     totals: dict[str, Tensor] = {}
-    pair = None
+    pairs: list[tuple[Tensor, Tensor]] = []
+    first_gram = None
     last = len(micro_batches) - 1
     for number, (batch, mask, goal) in enumerate(zip(micro_batches, hidden, goals, strict=True)):
         here = batch.to(process.device)
@@ -119,21 +125,27 @@ def take_step(
         with gathering(learner.wrapped, now=number == last):
             large, small = _study(learner, here, mask, chance)
             looked = large if looked is None else looked
+            gram = _gram_tokens(learner, here)
             terms = learner.objective.terms(
                 large,
                 small,
                 goal,
-                gram=_gram_tokens(learner, here),
+                gram=gram,
                 directions_seed=seed_of(config.train.seed, step, _DIRECTIONS, number),
             )
             loss = learner.objective.weighted(terms)
             loss.backward()
         for name, value in {**terms, "loss": loss}.items():
             totals[name] = totals.get(name, torch.zeros_like(value)) + value.detach()
-        if number == 0 and goal.cls is not None and large.cls_logits is not None:
+        first_gram = gram if number == 0 else first_gram
+        if goal.cls is not None and large.cls_logits is not None:
             pair = _pair(large, small, goal.cls, len(here.globals))
+            pairs += [] if pair is None else [pair]
 
     assert looked is not None, "a step has a micro-batch"
+    modules: dict[str, float] = {}
+    if (step + 1) % config.monitor.spectra_every == 0:
+        modules = grad_norms(learner.network.named_parameters(), depth=3)
     norms = clip(learner.network, config.optim.clip)
     moved = all(bool(norm.isfinite()) for norm in norms.values())
     if moved:
@@ -145,15 +157,36 @@ def take_step(
     return Taken(
         terms=dict(zip(totals, values, strict=True)),
         norms={part: float(norm) for part, norm in norms.items()},
+        modules=modules,
         moved=moved,
         rows=_joined([one.cls for one in taught]),
-        targets=_joined([goal.cls for goal in goals]),
-        pair=pair,
+        across=target_numbers(
+            _joined([goal.cls for goal in goals]),
+            _stacked(pairs),
+            student_temp=config.loss.dino.student_temp,
+            ranks=process.ranks,
+        )
+        | crops_of_step(micro_batches, [one.pairs for one in shares], device=process.device, ranks=process.ranks),
         cls=looked.cls.detach().float().unflatten(0, (g, b)),
         patches=looked.patches.detach().float().unflatten(0, (g, b)),
-        shares=shares[0],
+        gram=first_gram,
         batch=micro_batches[0],
     )
+
+
+def _mean_ratio(micro_batches: Sequence[Batch], config: PretrainConfig, process: Process) -> Tensor | None:
+    """Mean foreground share of all crops of a step, where the DINO term is multiplied by it."""
+    if config.loss.foreground.weighting != "mean":
+        return None
+    ratios = [ratio.float().flatten() for one in micro_batches for ratio in (one.global_ratio, one.local_ratio)]
+    return process.ranks.mean(torch.cat(ratios).mean().to(process.device))
+
+
+def _matches(batch: Batch, config: PretrainConfig, process: Process) -> Matches | None:
+    """What shows the same place in a micro-batch, where a term asks for it."""
+    if not config.loss.match.weight:
+        return None
+    return find_matches(batch, config.crops.patch, margin=config.loss.match.margin).to(process.device)
 
 
 def hide(batch: Batch, step: int, config: PretrainConfig, process: Process) -> list[Bool[Tensor, "g b n"]]:
@@ -240,6 +273,14 @@ def _pair(large: Seen, small: Seen | None, targets: Tensor, g: int) -> tuple[Ten
     if small is None or small.cls_logits is None:
         return None
     return small.cls_logits.detach()[: targets.shape[1]], targets[0]
+
+
+def _stacked(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor] | None:
+    """The rows of several micro-batches one after the other."""
+    if not pairs:
+        return None
+    logits, targets = zip(*pairs, strict=True)
+    return torch.cat(logits), torch.cat(targets)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -8,6 +8,7 @@ patches), d features, e embedding, k and j prototypes.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,20 +113,19 @@ class Network(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, *passes: Pass) -> tuple[Seen, ...]:
-        """What is seen in each pass."""
-        return tuple(self._look(one) for one in passes)
-
-    def _look(self, given: Pass) -> Seen:
-        tokens = split_tokens(self._tokens(given), self.vit.config)
-        cls, patches = self.vit.norm(tokens.cls), self.vit.norm(tokens.patches)
-        wanted = None if self.ibot_head is None or given.asked is None else self.ibot_head(patches[given.asked])
-        return Seen(
-            cls=cls,
-            patches=patches,
-            cls_logits=None if self.dino_head is None else self.dino_head(cls),
-            patch_logits=wanted,
-            embeddings=None if self.projector is None else self.projector(cls),
+        """What is seen in each pass; heads of class tokens look at those of all passes at once."""
+        tokens = [split_tokens(self._tokens(one), self.vit.config) for one in passes]
+        cls = [self.vit.norm(one.cls) for one in tokens]
+        patches = [self.vit.norm(one.patches) for one in tokens]
+        return tuple(
+            Seen(cls=one, patches=around, cls_logits=logits, patch_logits=self._asked(around, given), embeddings=spread)
+            for one, around, logits, spread, given in zip(
+                cls, patches, _at_once(self.dino_head, cls), _at_once(self.projector, cls), passes, strict=True
+            )
         )
+
+    def _asked(self, patches: Tensor, given: Pass) -> Tensor | None:  # (b, n, d) -> (q, j)
+        return None if self.ibot_head is None or given.asked is None else self.ibot_head(patches[given.asked])
 
     def _tokens(self, given: Pass) -> Tensor:  # (b, t, d), before the final norm
         vit, chance = self.vit, given.chance
@@ -140,6 +140,11 @@ class Network(nn.Module):
             else:
                 tokens = block(tokens, table, kept)
         return tokens
+
+
+def _at_once(head: nn.Module | None, parts: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """What a head says of several batches of tokens: one product with its weights, and one gradient of them."""
+    return [None] * len(parts) if head is None else head(torch.cat(list(parts))).split([len(one) for one in parts])
 
 
 def _table(vit: ViT, grid: tuple[int, ...], chance: Chance | None) -> Table | None:

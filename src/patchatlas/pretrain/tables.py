@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int16, Integer
+from jaxtyping import Bool, Int16, Integer
 
 from patchatlas.pretrain.cache import HISTOGRAM, cells_name
 from patchatlas.pretrain.foreground import body_mask, count_above, count_cells
@@ -15,7 +15,11 @@ Tables = Mapping[str, Integer[np.ndarray, "..."]]
 
 
 def count_tables(
-    values: Int16[np.ndarray, "z y x"], spacing_zyx: Sequence[float], counting: Counting
+    values: Int16[np.ndarray, "z y x"],
+    spacing_zyx: Sequence[float],
+    counting: Counting,
+    *,
+    given: Bool[np.ndarray, "z y x"] | None = None,
 ) -> tuple[Tables, dict[str, float]]:
     """The tables of a volume.
 
@@ -23,6 +27,7 @@ def count_tables(
         values: HU.
         spacing_zyx: mm between voxels.
         counting: what to count.
+        given: what counts as body; found by its threshold if not given.
 
     Returns:
         The arrays by the names that they are stored under, and the share of foreground by key.
@@ -31,7 +36,9 @@ def count_tables(
     shares: dict[str, float] = {}
     for key, threshold in counting.keys().items():
         if threshold is None:
-            body = body_mask(values, spacing_zyx, threshold=counting.body_threshold, detach_mm=counting.detach_mm)
+            body = given
+            if body is None:
+                body = body_mask(values, spacing_zyx, threshold=counting.body_threshold, detach_mm=counting.detach_mm)
             counts = count_cells(body, counting.cell_zyx)
         else:
             counts = count_above(values, threshold, counting.cell_zyx)

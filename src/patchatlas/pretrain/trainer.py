@@ -5,6 +5,7 @@ place in the data, targets' queues, optimiser, monitor and log are put back, and
 seed and the step.
 """
 
+import contextlib
 import logging
 import shutil
 import time
@@ -20,19 +21,20 @@ from torch import Tensor
 from patchatlas.encoders.precision import choose_precision
 from patchatlas.errors import UsageError
 from patchatlas.files import replacing
+from patchatlas.io.disk import disk_errors
 from patchatlas.pretrain import checkpoint, distributed
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.data import Opened, batches, open_source, samples_of_step
 from patchatlas.pretrain.distributed import Process, processes
 from patchatlas.pretrain.export import write_encoder
-from patchatlas.pretrain.model import make_student, make_teacher
-from patchatlas.pretrain.monitors.log import JsonLines, TensorBoard
+from patchatlas.pretrain.model import make_student, make_teacher, with_mean_std
+from patchatlas.pretrain.monitors.log import JsonLines, TensorBoard, require_tensorboard
 from patchatlas.pretrain.monitors.metrics import ema_gap
 from patchatlas.pretrain.monitors.monitor import Monitor
-from patchatlas.pretrain.monitors.verdict import Verdict
+from patchatlas.pretrain.monitors.verdict import Alarm, Verdict
 from patchatlas.pretrain.objective import Objective
 from patchatlas.pretrain.optimiser import make_optimiser
-from patchatlas.pretrain.run_folder import RunFolder, open_run
+from patchatlas.pretrain.run_folder import RunFolder, hold_run, open_run
 from patchatlas.pretrain.schedules import Schedules
 from patchatlas.pretrain.step import Learner, Taken, micro_batches_of, take_step
 from patchatlas.pretrain.student import Network
@@ -49,17 +51,20 @@ class Outcome:
 
     Attributes:
         folder: of the run.
+        began: steps that were done before.
         done: steps done.
         level: the last verdict: ok, warn or collapse.
         sentence: the last verdict in words.
         stopped: whether it ended before its last step, on a collapse.
-        good: steps done at the last checkpoint without a collapse; `None` if there was none.
+        good: steps done at the last checkpoint at which no rule of collapse was alarmed, whether it spoke yet or not;
+            `None` if there was none.
         encoder: the encoder of that checkpoint.
         skipped: name of each file of the data that could not be used, and why.
         first: whether this is the process that speaks.
     """
 
     folder: Path
+    began: int
     done: int
     level: str
     sentence: str
@@ -75,25 +80,35 @@ def train(
     folder: str | Path,
     *,
     opened: Opened | None = None,
+    from_good: bool = False,
     on_step: Callable[[int, dict[str, float], str], None] | None = None,
 ) -> Outcome:
     """Do a run, or what is left of it.
 
     Args:
         config: all settings.
-        folder: of the run; it is made, or gone on in.
+        folder: of the run; it is made, or gone on in. No other process may work in it.
         opened: what to learn from; what `config.data` names if not given.
+        from_good: go back to the last good checkpoint and do the steps after it anew; settings of `config.FROM_GOOD`
+            may then be others than the run's.
         on_step: called on the first process after each step with the steps done, the numbers and the verdict's level.
 
     Raises:
-        UsageError: settings that do not fit the folder, the data or the machine.
+        UsageError: settings that do not fit the folder, the data or the machine; another process trains in the
+            folder; or the run stopped on a collapse and would again.
         InputError: data that is not there.
         WeightsError: weights to begin from that cannot be had.
+        ResourceError: the disk is full, or the folder may not be written.
     """
+    if config.train.tensorboard:
+        require_tensorboard()
+    config = with_mean_std(config)
     opened = open_source(config) if opened is None else opened
-    with processes(config.train.device) as process:
+    with processes(config.train.device) as process, contextlib.ExitStack() as held:
         if process.first:
-            open_run(folder, config, fingerprint=opened.fingerprint)
+            held.enter_context(hold_run(folder))
+            with disk_errors(Path(folder)):
+                open_run(folder, config, fingerprint=opened.fingerprint, from_good=from_good)
         process.wait()
         return _Run(config, RunFolder(Path(folder)), opened, process, on_step).go()
 
@@ -116,7 +131,7 @@ class _Run:
         self.on_step = on_step
         self.learner = make_learner(config, process)
         self.monitor = Monitor(config.monitor, seed=config.train.seed, warm_up=grown(config.optim))
-        self.done = 0
+        self.began = self.done = 0
         self.good: int | None = None
         self.verdict: Verdict | None = None
         self.level = 0
@@ -125,6 +140,7 @@ class _Run:
         """From the last checkpoint to the end."""
         config, train = self.config, self.config.train
         self._resume()
+        self.began = self.done
         feed = batches(
             self.opened.source,
             config,
@@ -137,7 +153,7 @@ class _Run:
             writers.append(JsonLines(self.folder.log, resume_step=self.done))
             if train.tensorboard:
                 writers.append(TensorBoard(self.folder.tensorboard, resume_step=self.done))
-        stopped = False
+        stopped = self.done == train.steps and self._stops
         try:
             while self.done < train.steps and not stopped:
                 began = time.perf_counter()
@@ -149,18 +165,25 @@ class _Run:
                 numbers["samples_a_second"] = samples_of_step(config, self.process.ranks) / (
                     time.perf_counter() - began
                 )
-                for writer in writers:
-                    writer.write(self.done, numbers, self.verdict)
+                with disk_errors(self.folder.path):
+                    for writer in writers:
+                        writer.write(self.done, numbers, self.verdict)
                 self.done += 1
-                stopped = self.level == 2 and config.monitor.on_collapse == "stop"
+                stopped = self._stops
                 if self.done % train.save_every == 0 or self.done == train.steps or stopped:
                     self._save()
                 if self.on_step is not None and self.process.first:
                     self.on_step(self.done, numbers, LEVELS[self.level])
         finally:
-            for writer in writers:
-                writer.close()
+            with disk_errors(self.folder.path):
+                for writer in writers:
+                    writer.close()
         return self._outcome(stopped)
+
+    @property
+    def _stops(self) -> bool:
+        """Whether the last verdict ends the run."""
+        return self.level == 2 and self.config.monitor.on_collapse == "stop"
 
     def _judge(self, taken: Taken) -> dict[str, float]:
         """The numbers of a step; the verdict on it is the first process's, and all know its level."""
@@ -175,7 +198,8 @@ class _Run:
         numbers = observe(taken, self.done, self.config, schedules)
         if looked and not distributed.is_sharded(self.learner.network):
             numbers["ema_gap"] = ema_gap(self.learner.network.parameters(), self.learner.teacher.parameters())
-        show(self.monitor, taken, self.done, self.config, schedules)
+        if taken.moved:  # else what the teacher gave may not be finite, and would be looked at again and again
+            show(self.monitor, taken, self.done, self.config, schedules)
         self.verdict = self.monitor.update(self.done, numbers, prototypes=prototypes)
         self.level = self.process.decided(LEVELS.index(self.verdict.level))
         return dict(self.monitor.numbers)
@@ -200,29 +224,45 @@ class _Run:
         return copy
 
     def _save(self) -> None:
-        """Write the checkpoint of now: the encoder first, so that where there is a state there is one."""
+        """Write the checkpoint of now: its teacher first, so that where there is a state there is one.
+
+        It is a good one if no rule of collapse is alarmed, whether it speaks yet or not: what is seen only after
+        hundreds of steps was there before.
+        """
         teacher = distributed.whole_state(self.learner.teacher)
         state = self._state(teacher)
-        good = self.level < 2
-        if good:
+        if self.process.decided(int(self.level < 2 and self.monitor.suspected is None)):
             self.good = self.done
         if self.process.first:
             vit = self.learner.network.vit.config
             path = self.folder.teacher(self.done)
-            write_encoder(path, teacher, vit, self.config, step=self.done, spacing_mm=self.opened.spacing_mm)
-            if good:
+            with disk_errors(path):
+                write_encoder(path, teacher, vit, self.config, step=self.done, spacing_mm=self.opened.spacing_mm)
+            with disk_errors(self.folder.states):
+                checkpoint.save(self.folder.states, self.done, state | {"good": self.good, "verdict": self._told})
+            self._settle()
+        self.process.wait()
+
+    def _settle(self) -> None:
+        """Bring what lies beside the states in line with the last of them, also after a kill between the two."""
+        with disk_errors(self.folder.path):
+            if self.good is not None:
                 with replacing(self.folder.encoder) as temporary:
-                    shutil.copyfile(path, temporary)
-            checkpoint.save(self.folder.states, self.done, {**state, "good": self.good})
+                    shutil.copyfile(self.folder.teacher(self.good), temporary)
             checkpoint.prune(self.folder.states, keep=self.config.train.keep, good=self.good)
             self.folder.write_facts(
                 data=self.opened.fingerprint,
                 steps=self.config.train.steps,
                 done=self.done,
                 good=self.good,
-                verdict=None if self.verdict is None else self.verdict.to_json(),
+                verdict=self._told,
+                went_back=self.folder.read_facts().get("went_back", []),
             )
-        self.process.wait()
+
+    @property
+    def _told(self) -> dict[str, Any] | None:
+        """The last verdict, as files hold it."""
+        return None if self.verdict is None else self.verdict.to_json()
 
     def _state(self, teacher: dict[str, Any]) -> dict[str, Any]:
         learner = self.learner
@@ -258,22 +298,36 @@ class _Run:
         if state["gram"] is not None:
             learner.gram = self._frozen_teacher()
             distributed.put_state(learner.gram, state["gram"])
-        distributed.put_optimiser(learner.network, learner.optimiser, state["optimiser"])
+        self._put_optimiser(state["optimiser"])
         learner.objective.load_state_dict(state["objective"][self.process.ranks.rank], device)
         self.monitor.load_state_dict(_moved(state["monitor"], device))
         self.done, self.good = step, state["good"]
+        if state.get("verdict") is not None:
+            self.verdict = _verdict_of(state["verdict"], step=step - 1)
+            self.level = LEVELS.index(self.verdict.level)
+        if self.process.first:
+            self._settle()
         log.info("going on after step %d", step)
 
+    def _put_optimiser(self, state: dict[str, Any]) -> None:
+        """Put back what the optimiser remembers; its settings are those of the config, for a run that goes back may
+        have others than before."""
+        optimiser = self.learner.optimiser
+        settings = [{name: value for name, value in one.items() if name != "params"} for one in optimiser.param_groups]
+        distributed.put_optimiser(self.learner.network, optimiser, state)
+        for group, own in zip(optimiser.param_groups, settings, strict=True):
+            group.update(own)
+
     def _outcome(self, stopped: bool) -> Outcome:
-        facts = self.folder.read_facts()
         sentence = f"step {self.done}: {LEVELS[self.level]}" if self.verdict is None else self.verdict.sentence
         return Outcome(
             folder=self.folder.path,
+            began=self.began,
             done=self.done,
             level=LEVELS[self.level],
             sentence=sentence,
             stopped=stopped,
-            good=facts["good"],
+            good=self.good,
             encoder=self.folder.encoder if self.folder.encoder.exists() else None,
             skipped=self.opened.skipped,
             first=self.process.first,
@@ -292,8 +346,10 @@ def make_learner(config: PretrainConfig, process: Process) -> Learner:
     student.to(process.device)
     teacher = make_teacher(student)
     if config.train.compile:
-        for block in [*student.vit.blocks, *teacher.vit.blocks]:
-            block.compile()
+        # On a CPU the teacher goes input by input, in blocks (`encoders/attention.py`): minutes to compile for nothing.
+        for vit in (student.vit,) if process.device.type == "cpu" else (student.vit, teacher.vit):
+            for block in vit.blocks:
+                block.compile()
     wrapped = distributed.spread(student, process, config.train.strategy)
     if process.ranks.size > 1 and config.train.strategy == "fsdp":
         distributed.shard(teacher, learns=False)
@@ -308,6 +364,12 @@ def make_learner(config: PretrainConfig, process: Process) -> Learner:
         mean_std=torch.tensor(config.mean_std, device=process.device),
         bf16=choose_precision(config.train.precision, process.device) == "bf16",
     )
+
+
+def _verdict_of(told: dict[str, Any], *, step: int) -> Verdict:
+    """The inverse of `Verdict.to_json`."""
+    alarms = tuple(Alarm(**alarm) for alarm in told["alarms"])
+    return Verdict(step=step, level=told["level"], alarms=alarms, judged_from=told.get("judged_from", 0))
 
 
 def _whole(parameter: Tensor) -> Tensor:

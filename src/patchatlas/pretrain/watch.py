@@ -1,13 +1,9 @@
 """From a step to the numbers that are logged and judged."""
 
-from itertools import combinations
-
 from patchatlas.pretrain.config import PretrainConfig
-from patchatlas.pretrain.crops.records import Batch
-from patchatlas.pretrain.losses.weights import PairWeights
-from patchatlas.pretrain.monitors.metrics import crop_numbers, divergence, row_entropy
+from patchatlas.pretrain.monitors.metrics import koleo_of_closest
 from patchatlas.pretrain.monitors.monitor import Monitor
-from patchatlas.pretrain.monitors.probes import relative_std
+from patchatlas.pretrain.monitors.probes import gram_drift, relative_std
 from patchatlas.pretrain.schedules import Schedules
 from patchatlas.pretrain.settings import OptimConfig
 from patchatlas.pretrain.step import Taken
@@ -25,9 +21,14 @@ def grown(optim: OptimConfig) -> int:
 
 def observe(taken: Taken, step: int, config: PretrainConfig, schedules: Schedules) -> dict[str, float]:
     """Numbers of a step, by the names that `monitors.Monitor.update` knows, and those that are only logged."""
-    numbers: dict[str, float] = {**taken.terms, **{f"grad/{part}": norm for part, norm in taken.norms.items()}}
+    norms = {f"grad/{part}": norm for part, norm in taken.norms.items()}
+    numbers: dict[str, float] = {**taken.terms, **taken.modules, **norms, **taken.across}
     if "koleo" in numbers:
         numbers["koleo"] /= config.crops.globals.count  # a view, as the rule takes it
+    if config.loss.trains_cls and taken.cls.shape[1] > 1:
+        numbers["koleo_closest"] = koleo_of_closest(taken.cls)
+    if taken.gram is not None:
+        numbers["gram_drift"] = gram_drift(taken.patches.flatten(0, 1), taken.gram)
     numbers |= {
         "lr": schedules.lr(step),
         "weight_decay": schedules.weight_decay(step),
@@ -35,28 +36,9 @@ def observe(taken: Taken, step: int, config: PretrainConfig, schedules: Schedule
         "teacher_temp": schedules.teacher_temp(step),
         "moved": float(taken.moved),
     }
-    if taken.targets is not None:
-        numbers["row_entropy"] = row_entropy(taken.targets)
-    if taken.pair is not None:
-        numbers |= divergence(*taken.pair, student_temp=config.loss.dino.student_temp)
-    if step == 0:
+    if step == 0 and config.loss.trains_cls:
         numbers["initial_std"] = relative_std(taken.cls.flatten(0, 1))
-    numbers.update(crops_of(taken.batch, taken.shares.pairs))
     return numbers
-
-
-def crops_of(batch: Batch, pairs: PairWeights) -> dict[str, float]:
-    """What the crops of a micro-batch hold and how they are weighed."""
-    g = len(batch.globals)
-    ratios = {"globals": batch.global_ratio.flatten().tolist(), "locals": batch.local_ratio.flatten().tolist()}
-    weight = pairs.values.sum(1)  # of each student view
-    weights = {"globals": weight[:g].flatten().tolist(), "locals": weight[g:].flatten().tolist()}
-    return crop_numbers(
-        ratios,
-        flags=[record.flag for records in batch.records for record in records],
-        overlaps=[one.overlap(other) for records in batch.records for one, other in combinations(records[:g], 2)],
-        weights={kind: given for kind, given in weights.items() if given},
-    )
 
 
 def show(monitor: Monitor, taken: Taken, step: int, config: PretrainConfig, schedules: Schedules) -> None:
@@ -66,7 +48,7 @@ def show(monitor: Monitor, taken: Taken, step: int, config: PretrainConfig, sche
     batch = taken.batch
     monitor.see_features(
         step,
-        taken.cls,
+        taken.cls if config.loss.trains_cls else None,
         taken.patches,
         token_foreground=batch.global_foreground.to(taken.patches.device),
         ratio=batch.global_ratio.to(taken.patches.device),

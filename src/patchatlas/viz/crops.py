@@ -39,6 +39,9 @@ LOOSE: Colour = (205, 205, 205)
 GAP = 6
 """Pixels between pictures."""
 
+Box = tuple[float, float, float, float]
+"""xyxy, pixels of a picture."""
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -111,6 +114,7 @@ def draw(plane: Slice, side: int, outlines: Sequence[Outline] = ()) -> ImageU8:
     picture = Image.fromarray(np.rint(colours).clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     font = font_of(max(11, side // 26))
+    shown: list[tuple[Outline, Box]] = []
     for outline in outlines:
         if plane.across is not None:
             axis, index = plane.across
@@ -121,15 +125,46 @@ def draw(plane: Slice, side: int, outlines: Sequence[Outline] = ()) -> ImageU8:
         box = torch.tensor([[left, top, right, bottom]], dtype=torch.float64)
         x0, y0, x1, y1 = frame.boxes_from_source(box)[0].tolist()
         pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=outline.colour, width=outline.width)
-        pen.text(
-            (x0 + outline.width + 2, y0 + outline.width),
-            outline.label,
-            fill=outline.colour,
-            font=font,
-            stroke_width=2,
-            stroke_fill=RIM,
-        )
+        shown.append((outline, (x0 + outline.width + 2, y0 + outline.width, x1 - outline.width, y1 - outline.width)))
+    shown.reverse()  # those that were drawn last, over the others, choose their places first
+    boxes = [box for _, box in shown]
+    ends = [pen.textbbox((0, 0), outline.label, font=font, stroke_width=2)[2:] for outline, _ in shown]
+    sizes = [(float(width), float(height)) for width, height in ends]
+    for (outline, _), place in zip(shown, label_places(boxes, sizes, frame.size), strict=True):
+        pen.text(place, outline.label, fill=outline.colour, font=font, stroke_width=2, stroke_fill=RIM)
     return np.asarray(picture)
+
+
+def label_places(
+    boxes: Sequence[Box], sizes: Sequence[tuple[float, float]], picture_hw: Sequence[int]
+) -> list[tuple[float, float]]:
+    """Where labels stand so that none covers another: at a corner of their box, else as near below or above as there is
+    room.
+
+    Args:
+        boxes: of each label, xyxy, pixels; the first ones choose first.
+        sizes: of each label, width and height, pixels.
+        picture_hw: of the picture.
+
+    Returns:
+        The upper left corner of each, (x, y). In a picture that is too full labels stand in the corner all the same.
+    """
+    height, width = picture_hw
+    taken: list[Box] = []
+    for (x0, y0, x1, y1), (w, h) in zip(boxes, sizes, strict=True):
+        right, bottom = max(x0, x1 - w), max(y0, y1 - h)
+        steps = [y0 + sign * k * h for k in range(1, int(height // max(h, 1)) + 1) for sign in (1, -1)]
+        places = [(x0, y0), (right, y0), (x0, bottom), (right, bottom), *((x0, y) for y in steps)]
+        free = (
+            (x, y)
+            for x, y in places
+            if 0 <= x <= width - w
+            and 0 <= y <= height - h
+            and not any(x < c and a < x + w and y < d and b < y + h for a, b, c, d in taken)
+        )
+        x, y = next(free, (x0, y0))
+        taken.append((x, y, x + w, y + h))
+    return [(x, y) for x, y, _, _ in taken]
 
 
 def draw_crop(pixels: Float[Tensor, "c *size"], voxel_mm: Sequence[float], side: int) -> ImageU8:

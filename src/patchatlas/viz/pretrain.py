@@ -29,7 +29,7 @@ Line = Sequence[tuple[float, float]]
 
 
 def curve(lines: Mapping[str, Line], *, caption: str) -> str:
-    """Lines over steps as SVG with one vertical axis; numbers that are not finite are gaps.
+    """Lines over steps as SVG with one vertical axis, single points as dots; numbers that are not finite are left out.
 
     Args:
         lines: name to (step, value).
@@ -41,8 +41,8 @@ def curve(lines: Mapping[str, Line], *, caption: str) -> str:
         return f'<figure><figcaption class="faint">{escape(caption)}: nothing was logged</figcaption></figure>'
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
-    if high - low < 1e-12:
-        low, high = low - 0.5, high + 0.5
+    if high - low < 1e-12:  # a number that never changes lies on the ground: no share looks as if it had been below 0
+        high = low + 1
 
     def at(x: float, y: float) -> str:
         across = LEFT + (x - left) / max(1e-12, right - left) * (WIDTH - LEFT - 6)
@@ -52,9 +52,15 @@ def curve(lines: Mapping[str, Line], *, caption: str) -> str:
     drawn, legend = [], []
     for (name, line), colour in zip(shown.items(), _cycled(len(shown)), strict=True):
         title = f"<title>{escape(name)}: {line[-1][1]:.4g} at step {line[-1][0]:g}</title>" if line else ""
-        path = " ".join(at(x, y) for x, y in line)
-        drawn.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6">{title}</polyline>')
-        legend.append(f'<span style="color:{colour}">&#9632;</span> {escape(name)}')
+        if len(line) == 1:
+            x, y = at(*line[0]).split(",")
+            drawn.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}">{title}</circle>')
+        else:
+            path = " ".join(at(x, y) for x, y in line)
+            shape = f'points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"'
+            drawn.append(f"<polyline {shape}>{title}</polyline>")
+        square = f'<span style="color:{colour}">&#9632;</span>'
+        legend.append(f'<span style="white-space:nowrap">{square} {escape(name)}</span>')
     bottom = HEIGHT - FOOT
     return f"""<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(caption)}">
 <path d="M{LEFT} {HEAD}V{bottom}H{WIDTH - 6}" fill="none" stroke="currentColor" stroke-opacity=".4"/>

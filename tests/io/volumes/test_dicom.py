@@ -1,5 +1,6 @@
 """DICOM series: sorted by place, checked for gaps and strangers, decoded alike by both libraries."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,88 @@ def test_two_pictures_at_one_place(tmp_path):
     write_series(tmp_path)
     write_slice(tmp_path / "again.dcm", example()[0], series="1.2.3", position=(-10.0, -20.0, 30.0), number=99)
     assert reason_of(tmp_path) == "mixed_series"
+
+
+def aside(folder: Path, shifts: list[float]) -> Path:
+    """A series whose slices are moved along their rows, by mm; pixels are 1 mm there."""
+    values = np.concatenate([example(), example() + 6])[: len(shifts)]
+    for z, shift in enumerate(shifts):
+        write_slice(folder / f"{z}.dcm", values[z], series="1", position=(shift, 0.0, 3.0 * z))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "shifts", [[0, 0, 40, 0, 0, 0], [0, 0, 0, 5, 5, 5], [0, 0, 0, 0, 0, 5], [0, 0, -0.6, 0, 0]], ids=str
+)
+def test_slices_aside_of_the_others(tmp_path, shifts):
+    with pytest.raises(VolumeError, match=r"not stacked in one line: number [0-9] of") as raised:
+        read_volume(aside(tmp_path, shifts))
+    assert raised.value.reason == "uneven_slices"
+
+
+def test_slices_hardly_aside_are_rounded_ones(tmp_path):
+    assert read_volume(aside(tmp_path, [0, 0.3, 0, 0.3, 0])).values.shape == (5, 6, 7)
+
+
+def test_distances_that_drift(tmp_path):
+    at = np.cumsum([0.0] + [3.0] * 60 + [3.14] * 60)  # no two differ by 5 %, the middle one lies 60 x 0.07 mm off
+    for z, where in enumerate(at):
+        write_slice(tmp_path / f"{z:03d}.dcm", example()[z % 5], series="1", position=(0.0, 0.0, where))
+    with pytest.raises(VolumeError, match=r"drifts: number 61 of 121 lies 4\.2 mm off"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"ImageOrientationPatient": ["2", "0", "0", "0", "2", "0"]}, "no_orientation"),
+        ({"ImageOrientationPatient": ["0"] * 6}, "no_orientation"),
+        ({"ImageOrientationPatient": ["1", "0", "0", "1", "0", "0"]}, "no_orientation"),
+        ({"PixelSpacing": ["-2", "1"]}, "no_spacing"),
+        ({"PixelSpacing": ["0", "1"]}, "no_spacing"),
+        ({"RescaleType": "US"}, "wrong_units"),
+    ],
+    ids=str,
+)
+def test_places_and_sizes_that_are_none(tmp_path, tags, reason):
+    write_series(tmp_path, **tags)
+    assert reason_of(tmp_path) == reason
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    """SimpleITK ends the process that gives it such a name."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    paths = write_series(folder)
+    volume = read_volume(folder)
+    assert volume.facts["decoder"] == "pydicom"
+    np.testing.assert_array_equal(volume.values, example())
+    with pytest.raises(VolumeError, match="rename"):
+        read_series(paths, Declared(), decoder="simpleitk")
+
+
+def test_every_picture_is_of_ct(tmp_path):
+    paths = write_series(tmp_path)
+    picture = pydicom.dcmread(sorted(paths)[-1])
+    picture.Modality = "MR"
+    picture.save_as(sorted(paths)[-1])
+    assert reason_of(tmp_path) == "not_ct"
+
+
+def test_a_series_without_identifier_has_a_name(tmp_path):
+    write_series(tmp_path, SeriesInstanceUID=None)
+    (source,) = find_volumes(tmp_path).sources
+    assert source.name == "series without UID"
+
+
+def test_dicom_without_its_header_is_said_to_be_so(tmp_path):
+    path = write_series(tmp_path)[0]
+    bare = tmp_path / "bare" / "a.dcm"
+    bare.parent.mkdir()
+    bare.write_bytes(path.read_bytes()[132:])
+    (fault,) = find_volumes(bare.parent).faults
+    assert fault.reason == "unsupported"
+    assert "no DICOM part 10 header" in fault.message
+    assert "copy it again" not in fault.message
 
 
 @pytest.mark.parametrize(

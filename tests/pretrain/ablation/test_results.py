@@ -52,6 +52,13 @@ def test_what_a_log_comes_to():
     assert told["seconds"] == pytest.approx(41 * 4 / 8)
 
 
+def test_a_run_that_ended_before_it_was_judged_says_so():
+    young = record(0)
+    young["verdict"]["judged_from"] = 200
+    assert summed_up([young], samples=4)["judged_from"] == 200
+    assert summed_up([young, record(200)], samples=4)["judged_from"] == 0
+
+
 def test_a_run_without_a_teacher_has_no_entropy():
     assert summed_up([record(0), record(1, fg_rank=math.nan)], samples=4)["numbers"] == {}
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from patchatlas.pretrain.ablation.results import Result
+from patchatlas.pretrain.ablation.results import METRICS, Result
 from patchatlas.pretrain.ablation.table import Interval, Table
 from tests.pretrain.ablation.volumes import tiny_config
 
@@ -129,3 +129,29 @@ def test_both_files(tmp_path):
     assert stored["config"]["train"]["steps"] == 2
     assert (stored["volumes"], stored["held"]) == (20, 8)
     assert (tmp_path / "ablation.md").read_text() == found.to_markdown()
+
+
+def test_a_run_that_was_not_judged_is_not_called_ok():
+    short = Result("uniform", "arm", 0, {"knn": 0.4}, steps=60, level="ok", worst="ok", judged_from=200)
+    text = table([short]).to_markdown()
+    assert "| not judged before step 200 |" in text
+    assert "| ok |" not in text
+
+
+def test_numbers_that_are_missing_are_explained():
+    text = table(runs("uniform", knn=(0.4, 0.5))).to_markdown()
+    assert "A `-` is a number that could not be taken" in text
+    whole = {name: (0.5, 0.5) for name in METRICS}
+    assert "A `-` is" not in table(runs("S1", **whole)).to_markdown()
+
+
+def test_arms_that_random_weights_beat_are_named():
+    random = runs("random weights", kind="random", knn=(0.995, 0.99), linear=(0.9, 0.9))
+    raw = runs("raw histogram", kind="raw", knn=(0.5,), linear=(0.95,))
+    worse = runs("S1", knn=(0.974, 0.97), linear=(0.97, 0.98))
+    better = runs("S2", knn=(0.999, 0.998), linear=(0.96, 0.97))
+    text = table(random, raw, worse, better).to_markdown()
+    assert "`S1` is not above random weights in kNN: these features are no better than what it began from." in text
+    assert "`S2` is not" not in text
+    below_raw = table(raw, runs("S1", knn=(0.9, 0.9), linear=(0.9, 0.9))).to_markdown()
+    assert "`S1` is not above raw histogram in linear: no network is needed for as much." in below_raw

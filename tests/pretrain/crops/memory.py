@@ -38,6 +38,7 @@ class MemoryCache:
     records: tuple[MemoryVolume, ...]
     cell: tuple[int, int, int] = (4, 4, 4)
     reads: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    body_hu: float = -500.0
 
     def read(self, record: MemoryVolume, start_zyx: Sequence[int], size_zyx: Sequence[int]) -> np.ndarray:
         """One box; refuses what reaches beyond the volume, as the real one does."""

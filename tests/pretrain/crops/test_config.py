@@ -25,7 +25,8 @@ def test_keys_are_all_thresholds_once() -> None:
         {"globals": {"demands": demand}, "locals": {"foreground": -200, "demands": demand}}
     )
     assert config.keys == ("body", -200.0, 300.0)
-    assert config.lowest_foreground == -500.0
+    assert config.lowest_foreground(-500.0) == -500.0
+    assert config.lowest_foreground(0.0) == -200.0
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,11 @@ def test_keys_are_all_thresholds_once() -> None:
         ({"globals": {"min_ratio": 0.4}}, "Extra inputs"),
         ({"globals": {"size": 30}}, r"not a multiple of the patch \(4, 4, 4\); take \(32, 32, 32\)"),
         ({"locals": {"size": 20}}, "does not fit into globals.size"),
+        (
+            {"locals": {"zoom": (3.0, 3.0)}},
+            "local crops show 24 x 24 x 24 voxels at least, .* global crops 16 x",
+        ),
+        ({"locals": {"mm": 300}, "globals": {"mm": (96, 400, 400)}}, "show 300 x 300 x 300 mm at least"),
         ({"locals": {"min_foreground_ratio": 0.6}}, "above that of the global crops, 0.5"),
         ({"globals": {"min_overlap": 0.6, "max_overlap": 0.5}}, "no pair of crops can meet both"),
         ({"globals": {"zoom": (2.0, 1.0)}}, "write the lower number first"),
@@ -54,7 +60,16 @@ def test_refusals_say_why(changes: dict[str, Any], why: str) -> None:
 def test_a_bone_window_is_for_bone() -> None:
     bone = {"foreground": 600}
     made = CropConfig.model_validate(small_config(window=(500.0, 3000.0), globals=bone, locals=bone))
-    assert made.lowest_foreground == 600.0
+    assert made.lowest_foreground(-500.0) == 600.0
+
+
+def test_local_crops_may_be_as_large_as_a_global_crop_may_be() -> None:
+    scales = {"globals": {"mm": 40, "zoom": (0.5, 2.0)}, "locals": {"mm": 80, "zoom": (1.0, 3.0)}}
+    assert CropConfig.model_validate(small_config(**scales)).locals.mm == (80.0, 80.0, 80.0)
+    apart = {"globals": {"mm": 40}, "locals": {"zoom": (3.0, 3.0)}}  # how many voxels 40 mm are the config cannot know
+    assert CropConfig.model_validate(small_config(**apart)).locals.zoom == (3.0, 3.0)
+    apart = {"locals": {"zoom": (3.0, 3.0), "inside": "volume"}}
+    assert CropConfig.model_validate(small_config(**apart)).locals.inside == "volume"
 
 
 def test_local_ratios_are_compared_only_where_both_count_the_same() -> None:

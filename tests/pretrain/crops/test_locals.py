@@ -9,7 +9,7 @@ from patchatlas.errors import InputError
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.crops.draw import Ground, Placed, Rule
 from patchatlas.pretrain.crops.locals import draw_locals, patch_step
-from patchatlas.pretrain.crops.records import BELOW_MIN
+from patchatlas.pretrain.crops.records import BELOW_MIN, SHRUNK
 from patchatlas.pretrain.crops.table import SummedTable
 from tests.pretrain.crops.memory import blob, count_cells, small_config
 
@@ -66,6 +66,18 @@ def test_a_local_crop_has_its_own_ratio() -> None:
     held = made.model_copy(update={"locals": made.locals.model_copy(update={"min_foreground_ratio": 1.0})})
     placed = draw_locals(ground(mask), held, MM, [parent], np.random.default_rng(0))
     assert {one.start for one in placed} == {(0, 0, 0)}
+
+
+def test_a_local_crop_larger_than_its_global_crop_is_flagged_or_refused() -> None:
+    made = config(locals={"zoom": (1.0, 3.0), "count": 40, "min_foreground_ratio": 0.0}, globals={"zoom": (1.0, 2.0)})
+    parent = Placed((2, 2, 2), (8, 8, 8), Rule(-500.0, 0.0), 1, ())
+    full = np.ones((32, 32, 32), dtype=bool)
+    placed = draw_locals(ground(full), made, MM, [parent], np.random.default_rng(0))
+    shrunk = [one for one in placed if one.flags]
+    assert 5 < len(shrunk) < 35
+    assert all((one.start, one.cells, one.flags) == ((2, 2, 2), (8, 8, 8), (SHRUNK,)) for one in shrunk)
+    with pytest.raises(InputError, match=r"of \(10, 10, 10\) cells inside a global crop of \(8, 8, 8\)"):
+        draw_locals(ground(full, strict=True), made, MM, [parent], np.random.default_rng(0))
 
 
 def test_a_global_crop_from_anywhere_may_hold_none() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from patchatlas.errors import InputError
-from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig
+from patchatlas.pretrain.crops.config import CropConfig, PhotoCropConfig, PhotoLight, PhotoWarp
 from patchatlas.pretrain.crops.photos import PhotoViews, open_photos
 from patchatlas.pretrain.crops.views import Views
 from tests.pretrain.crops.memory import MemoryCache, blob, small_config
@@ -75,6 +75,27 @@ PHOTOS: dict[str, Any] = {
     "augment.grey_prob": 1.0,
     "augment.blur_sigma": (4.0, 4.0),
     "augment.solarise_above": 0.1,
+    "augment.light": {},
+    "warp": {},
+    "per_photo": 2,
+}
+
+WARPED: dict[str, Any] = {
+    "warp.scale": (0.4, 0.5),
+    "warp.ratio": (2.0, 3.0),
+    "warp.shift": 0.5,
+    "warp.rotate": 90.0,
+    "warp.any_turn": 1.0,
+    "warp.perspective": 0.0,
+    "warp.stretch": 2.0,
+    "augment.light.prob": 0.0,
+    "augment.light.gain": 0.0,
+    "augment.light.contrast": (3.0, 4.0),
+    "augment.light.level": 0.0,
+    "augment.light.gamma": (3.0, 4.0),
+    "augment.light.slope": 0.0,
+    "augment.light.noise_prob": 0.0,
+    "augment.light.noise": 0.5,
 }
 
 
@@ -89,17 +110,17 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def changed(settings: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     """The settings with one changed."""
-    group, _, key = name.rpartition(".")
-    if not group:
+    group, _, rest = name.partition(".")
+    if not rest:
         return settings | {name: value}
-    return settings | {group: settings.get(group, {}) | {key: value}}
+    return settings | {group: changed(settings.get(group, {}), rest, value)}
 
 
 def fingerprint(views: Views[Any] | PhotoViews) -> list[Any]:
     """Everything that a few samples hold."""
     samples = [views.sample(index, 0) for index in range(3)]
     tensors = [getattr(s, name) for s in samples for name in ("globals", "locals", "global_foreground")]
-    return [[sample.records for sample in samples], [(t.shape, t.numpy().tobytes()) for t in tensors]]
+    return [len(views), [sample.records for sample in samples], [(t.shape, t.numpy().tobytes()) for t in tensors]]
 
 
 def test_every_setting_of_volumes_is_in_the_table() -> None:
@@ -108,6 +129,11 @@ def test_every_setting_of_volumes_is_in_the_table() -> None:
 
 def test_every_setting_of_photographs_is_in_the_table() -> None:
     assert set(leaves(PhotoCropConfig().model_dump())) == set(PHOTOS) | {"kind"}
+
+
+def test_every_setting_of_warps_and_light_is_in_the_table() -> None:
+    full = {"warp": PhotoWarp().model_dump(), "augment": {"light": PhotoLight().model_dump()}}
+    assert set(leaves(full)) == set(WARPED)
 
 
 @pytest.mark.parametrize("name", VOLUMES)
@@ -137,6 +163,24 @@ def test_a_setting_of_photographs_changes_samples(name: str, tmp_path: Path) -> 
     views = [
         PhotoViews(open_photos(tmp_path), PhotoCropConfig.model_validate(made))
         for made in (settings, changed(settings, name, PHOTOS[name]))
+    ]
+    assert fingerprint(views[0]) != fingerprint(views[1])
+
+
+@pytest.mark.parametrize("name", WARPED)
+def test_a_setting_of_warps_and_light_changes_samples(name: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    settings = {
+        "patch": 8,
+        "globals": {"size": 32},
+        "locals": {"size": 16, "count": 2},
+        "warp": {"scale": (0.6, 2.0)},
+        "augment": {"light": {"noise_prob": 1.0}},
+    }
+    views = [
+        PhotoViews(open_photos(tmp_path), PhotoCropConfig.model_validate(made))
+        for made in (settings, changed(settings, name, WARPED[name]))
     ]
     assert fingerprint(views[0]) != fingerprint(views[1])
 

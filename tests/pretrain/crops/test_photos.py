@@ -1,5 +1,7 @@
 """Samples of photographs: places, pixels and records, in the same batches as those of volumes."""
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchatlas.errors import InputError
+from patchatlas.io.images import read_picture
+from patchatlas.pretrain.crops import photos
 from patchatlas.pretrain.crops.config import PhotoAugment, PhotoCropConfig, PhotoScale
 from patchatlas.pretrain.crops.photos import PhotoViews, draw_box, open_photos
-from patchatlas.pretrain.crops.records import OVERLAP_RELAXED, collate
+from patchatlas.pretrain.crops.records import OVERLAP_RELAXED, SHRUNK, CropRecord, collate
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +153,102 @@ def test_areas_are_those_asked_for_also_in_long_photographs() -> None:
         shares = [np.prod(draw_box(size, scale, rng).box[1]) / np.prod(size) for _ in range(200)]
         assert 0.29 < min(shares) < 0.33
         assert 0.57 < max(shares) < 0.61
+
+
+# -- crops that are no boxes ------------------------------------------------------------------------------------------
+
+
+def warped(folder: Path, **changes: Any) -> PhotoViews:
+    """Two global crops and two local ones of any shape, colours as they are."""
+    settings = {"warp": {"scale": (0.6, 2.0)}, "locals": {"size": 16, "count": 2}, **changes}
+    return views(folder, **settings)
+
+
+def test_warps_lead_back_to_the_photograph(folder: Path) -> None:
+    points = torch.tensor([[10.0, 8.0], [5.0, 12.0]], dtype=torch.float64)
+    flips = set()
+    for index in range(4):
+        sample = warped(folder).sample(index, 0)
+        for record, pixels in zip(sample.records, [*sample.globals, *sample.locals], strict=True):
+            assert record.warp is not None
+            seen = torch.stack(
+                [pixels[:2, int(y) - 1 : int(y) + 1, int(x) - 1 : int(x) + 1].mean((1, 2)) for x, y in points.tolist()]
+            )
+            torch.testing.assert_close(seen.double() * 255 / 2 + 0.5, record.map.to_source(points), rtol=0, atol=0.3)
+            flips.add(record.flips)
+    assert flips == {(), (1,)}
+
+
+def test_warped_crops_lie_inside_their_box_and_the_photograph(folder: Path) -> None:
+    made = warped(folder)
+    for index in range(50):
+        for record in made.plan(index, 0):
+            h, w = record.frame.size
+            corners = record.map.to_source(torch.tensor([(0, 0), (w, 0), (w, h), (0, h)], dtype=torch.float64))
+            box = record.frame.to_source(torch.tensor([(0, 0), (w, h)], dtype=torch.float64))
+            assert (corners >= box[0] - 1e-6).all()
+            assert (corners <= box[1] + 1e-6).all()
+            assert (box[0] >= 0).all()
+            assert (box[1] <= torch.tensor(record.frame.source_size[::-1])).all()
+
+
+def test_warped_samples_repeat_and_records_replay(folder: Path) -> None:
+    light: dict[str, Any] = {"augment": {"light": {}}}
+    made = warped(folder, plain=False, **light)
+    sample = made.sample(3, 1)
+    again = pickle.loads(pickle.dumps(warped(folder, plain=False, **light)))
+    assert again.sample(3, 1).records == sample.records == made.plan(3, 1)
+    for record, pixels in zip(sample.records, [*sample.globals, *sample.locals], strict=True):
+        stored = CropRecord.from_json(json.loads(json.dumps(record.to_json())))
+        assert torch.equal(again.replay(stored), pixels)
+    assert not torch.equal(sample.globals, made.sample(3, 2).globals)
+
+
+def test_warped_global_crops_show_one_place_and_local_ones_are_parts(folder: Path) -> None:
+    made = warped(folder, warp={"scale": (0.3, 0.8), "shift": 0.25, "any_turn": 0.2})
+    shared, inside = [], []
+    for index in range(60):
+        first, second, *parts = made.plan(index, 0)
+        middle = torch.tensor([[16.0, 16.0]], dtype=torch.float64)
+        there = second.map.from_source(first.map.to_source(middle))
+        shared.append(bool(((there > 0) & (there < 32)).all()))
+        for record in parts:
+            assert record.parent == (record.seed[-1] % 2)
+            at = (first, second)[record.parent].map.from_source(record.map.to_source(middle / 2))
+            inside.append(bool(((at > -1) & (at < 33)).all()))
+    assert np.mean(shared) > 0.95
+    assert all(inside)
+
+
+def test_a_small_photograph_is_shown_whole_and_flagged(folder: Path) -> None:
+    made = warped(folder, warp={"scale": (9.0, 9.0), "rotate": 0, "any_turn": 0, "perspective": 0, "stretch": 1})
+    record = made.plan(0, 0)[0]
+    assert record.flags == (SHRUNK,)
+    assert (record.start_zyx[0], record.size_zyx[0]) == (0, 80)
+
+
+def test_photographs_may_be_taken_several_times_an_epoch(folder: Path) -> None:
+    made = views(folder, per_photo=3)
+    assert len(made) == 6
+    samples = [made.plan(index, 0) for index in range(6)]
+    assert [records[0].volume for records in samples] == ["b.png", "more/a.png"] * 3
+    assert len({records[0].start_zyx + records[0].size_zyx for records in samples}) == 6
+
+
+def test_a_photograph_is_read_once_while_it_is_held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        read.append(path)
+        return read_picture(path)
+
+    monkeypatch.setattr(photos, "read_picture", counted)
+    for keep_bytes, times in ((2**20, 2), (0, 6)):
+        read.clear()
+        made = PhotoViews(open_photos(folder), views(folder).config, keep_bytes=keep_bytes)
+        for index in range(6):
+            made.sample(index, 0)
+        assert len(read) == times
 
 
 def test_a_photograph_that_was_changed_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.frame import Frame
+from patchatlas.geometry.projective import Projective
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.crops.records import CropRecord, collate
 from patchatlas.pretrain.crops.views import Views
@@ -33,6 +34,22 @@ RECORD = CropRecord(
 
 def test_json_round_trip() -> None:
     assert CropRecord.from_json(json.loads(json.dumps(RECORD.to_json()))) == RECORD
+
+
+def test_a_warp_goes_to_json_and_back_bit_for_bit() -> None:
+    warp = Projective.onto((16, 16), np.array([(1 / 3, 0.1), (40, 5), (37, 44), (3, 39)]))
+    warped = replace(RECORD, warp=warp, frame=Frame.whole((64, 64)))
+    again = CropRecord.from_json(json.loads(json.dumps(warped.to_json())))
+    assert again == warped
+    assert again.map == warp
+    stored = RECORD.to_json()
+    del stored["warp"]  # as records were written before there were any
+    assert CropRecord.from_json(stored) == RECORD
+
+
+def test_a_box_has_its_frame_as_its_map() -> None:
+    points = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    torch.testing.assert_close(RECORD.map.to_source(points), RECORD.frame.to_source(points))
 
 
 def test_a_record_says_its_flags_and_voxels() -> None:

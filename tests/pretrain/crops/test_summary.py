@@ -22,7 +22,14 @@ def test_counts_by_hand() -> None:
     assert found.local_ratios == (0.3, 0.5)
     assert found.overlaps == (1.0, 0.0)
     assert found.disjoint == 0.5
-    assert found.flags == {"anywhere": 2, "overlap_relaxed": 0, "demand_relaxed": 0, "below_min": 1, "padded": 1}
+    assert found.flags == {
+        "anywhere": 2,
+        "overlap_relaxed": 0,
+        "demand_relaxed": 0,
+        "below_min": 1,
+        "padded": 1,
+        "shrunk": 0,
+    }
     assert found.to_json()["mean_local_ratio"] == pytest.approx(0.4)
 
 

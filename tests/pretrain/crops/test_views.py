@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchatlas.errors import InputError, ShapeError
+from patchatlas.errors import InputError, ShapeError, UsageError
 from patchatlas.pretrain.crops.config import CropConfig, VolumeAugment
 from patchatlas.pretrain.crops.records import BELOW_MIN, PADDED, Sample
 from patchatlas.pretrain.crops.views import Views
@@ -63,16 +63,21 @@ def test_pixels_are_the_windowed_voxels_of_the_record() -> None:
 def test_frames_lead_back_to_the_voxels() -> None:
     """A ramp along each axis is read off at patch centres through the frame, after a resize and flips."""
     z, y, x = np.meshgrid(*[np.arange(n) for n in (48, 48, 48)], indexing="ij")
+    flips = set()
     for axis, ramp in enumerate((z, y, x)):
         volume = MemoryVolume("ramp", (10 * ramp).astype(np.int16), masks={-500.0: np.ones((48, 48, 48), dtype=bool)})
         flip = PLAIN | {"flip_left_right": 0.5, "flip_front_back": 0.5, "flip_head_foot": 0.5}
         made = views(MemoryCache((volume,)), augment=flip, globals={"zoom": (1.25, 2.0)}, locals={"zoom": (0.5, 1.5)})
         sample = made.sample(0, 3)
-        for record, pixels in zip(sample.records, crops(sample), strict=True):
-            middle = [record.frame.size[0] / 2] * 3
-            point = record.frame.to_source(torch.tensor([middle], dtype=torch.float64))[0, 2 - axis].item()
-            inner = pixels[0, 2:-2, 2:-2, 2:-2].mean().item() * 2000 - 1000
-            assert inner / 10 + 0.5 == pytest.approx(point, abs=0.15)
+        for record, pixels in zip(sample.records[:2], sample.globals, strict=True):  # with patches that touch no side
+            flips.add(axis in record.flips)
+            for patch in np.ndindex(2, 2, 2):
+                begin = [4 + 4 * at for at in patch]
+                centre = [[at + 2 for at in begin[::-1]]]
+                point = record.frame.to_source(torch.tensor(centre, dtype=torch.float64))[0, 2 - axis].item()
+                shown = pixels[0, *(slice(at, at + 4) for at in begin)].mean().item() * 2000 - 1000
+                assert shown / 10 + 0.5 == pytest.approx(point, abs=0.05)
+    assert flips == {False, True}
 
 
 def test_token_foreground_is_that_of_the_flipped_voxels() -> None:
@@ -113,6 +118,15 @@ def test_a_record_makes_its_crop_again() -> None:
             assert torch.equal(made.replay(record), pixels)
     with pytest.raises(InputError, match="not in this cache"):
         made.replay(replace(record, volume="elsewhere"))
+    with pytest.raises(InputError, match=r"had \(40, 48, 44\) of \(3.0, 0.75, 0.75\) mm"):
+        made.replay(replace(record, spacing=(3.0, 0.75, 0.75)))
+    other = views(cache(size=(40, 48, 48)), globals={"zoom": (0.8, 1.6)}, locals={"zoom": (0.8, 1.6)})
+    with pytest.raises(InputError, match=r"has \(40, 48, 48\) voxels"):
+        other.replay(record)
+    for changes in ({"window": "full"}, {"augment": {"noise_hu": (50, 60)}}, {"globals": {"foreground": -600}}):
+        with pytest.raises(UsageError, match="another window, foreground or augment"):
+            views(cache(), **changes).replay(record)
+    assert torch.equal(views(cache(), globals={"count": 3}).replay(record), pixels)  # places are in the record
 
 
 def test_local_crops_read_nothing_and_are_varied_by_themselves() -> None:
@@ -140,6 +154,30 @@ def test_ratio_and_overlap_hold_in_every_sample() -> None:
         for record in parts:
             assert record.fg_ratio >= 0.4
             assert record.overlap((first, second)[record.parent]) == 1
+
+
+@pytest.mark.parametrize("samples", [100, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_no_crop_of_a_sample_misses_what_was_asked(samples: int) -> None:
+    """Pairs and local crops too, ten a sample, their foreground counted voxel by voxel."""
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        size = tuple(int(n) for n in rng.integers(24, 56, 3))
+        volume = blob(rng, size, share=float(rng.uniform(0.2, 0.8)))
+        settings: dict[str, Any] = {"globals": {"min_overlap": 0.3}, "locals": {"count": 8}}
+        settings["globals"]["min_foreground_ratio"] = settings["locals"]["min_foreground_ratio"] = 0.35
+        made = views(MemoryCache((volume,), (2, 4, 2)), seed=number, **settings)
+        mask = volume.mask(-500.0)
+        for index in range(samples // 10):
+            records = made.plan(index, 0)
+            assert not any(record.flags for record in records)
+            assert records[0].overlap(records[1]) >= 0.3
+            for record in records:
+                box = tuple(slice(at, at + n) for at, n in zip(record.start_zyx, record.size_zyx, strict=True))
+                assert mask[box].mean() == record.fg_ratio >= 0.35
+            for record in records[2:]:
+                parent = records[record.parent]
+                assert record.overlap(parent) == 1
+                assert all((a - b) % 4 == 0 for a, b in zip(record.start_zyx, parent.start_zyx, strict=True))
 
 
 def test_flat_volumes_are_padded_not_blown_up() -> None:
@@ -199,6 +237,22 @@ def test_lungs_and_table_are_what_the_mask_says() -> None:
     ground = views(volumes, **scales).ground(volumes.records[0])
     assert ground.tables["body"].ratio((0, 2, 2), (8, 2, 4)) == 1  # lungs
     assert ground.tables["body"].ratio((0, 6, 0), (8, 2, 8)) == 0  # table
+
+
+def test_a_window_is_held_against_the_threshold_of_the_body_masks() -> None:
+    """Where the body is what lies above -900 HU a window from -500 on would show a part of it as air."""
+    body = {"globals": {"foreground": "body"}, "locals": {"foreground": "body"}}
+    low, high = replace(cache(), body_hu=-900.0), replace(cache(), body_hu=100.0)
+    with pytest.raises(UsageError, match="-500 to 1000 HU begins above the foreground threshold of -900 HU"):
+        views(low, window=(-500.0, 1000.0), **body)
+    assert views(low, window=(-500.0, 1000.0)).sample(0, 0).records  # by a threshold: the body is not looked at
+    # Nor does a window that is moved by up to 400 HU hide what lies above the threshold.
+    moved = PLAIN | {"window_prob": 1.0, "window_shift_hu": 400.0, "window_width": (1.0, 1.0)}
+    dense = tuple(replace(volume, values=np.full_like(volume.values, 101)) for volume in high.records)
+    made = views(replace(high, records=dense), window="soft", augment=moved, **body)
+    lowest = [float(made.sample(index, 0).globals.min()) for index in range(20)]
+    assert min(lowest) > 0
+    assert max(lowest) > 0.5  # others begin far below
 
 
 def test_two_thresholds_at_once() -> None:

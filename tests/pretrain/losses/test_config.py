@@ -25,3 +25,11 @@ def test_an_objective_of_nothing_is_refused() -> None:
 def test_the_teacher_sees_locals_only_for_hierarchical_matching() -> None:
     assert not LossConfig().teacher_sees_locals
     assert LossConfig.model_validate({"foreground": {"hierarchical": True}}).teacher_sees_locals
+
+
+def test_matches_alone_need_neither_teacher_nor_class_tokens() -> None:
+    alone = {name: {"weight": 0} for name in ("dino", "ibot", "koleo")} | {"match": {"weight": 1}}
+    assert not LossConfig.model_validate(alone).needs_teacher
+    assert not LossConfig.model_validate(alone).trains_cls
+    assert LossConfig.model_validate(alone | {"koleo": {"weight": 0.1}}).trains_cls
+    assert LossConfig().trains_cls

@@ -126,6 +126,18 @@ def test_a_queue_holds_the_last_rows_and_travels_in_a_checkpoint() -> None:
         RowQueue(2).load_state_dict(queue.state_dict())
 
 
+def test_a_queue_takes_in_finite_rows_only() -> None:
+    queue = RowQueue(4)
+    rows = drawn(3, 2)
+    rows[1, 0] = torch.nan
+    queue.push(rows)
+    assert queue.rows is not None
+    assert torch.equal(queue.rows, rows[[0, 2]])
+    queue.push(torch.full((4, 2), torch.inf))
+    assert torch.equal(queue.rows, rows[[0, 2]])
+    assert bool(sinkhorn(drawn(3, 2), temperature=0.1, queue=queue.rows).isfinite().all())
+
+
 def test_a_queue_without_room_stays_empty() -> None:
     queue = RowQueue(0)
     queue.push(drawn(3, 2))

@@ -31,6 +31,14 @@ def test_without_switches_every_pair_of_different_views_counts_one() -> None:
     assert float(weights.total) == 8
 
 
+def test_the_mean_is_that_of_the_whole_step_where_it_is_given() -> None:
+    mean = ForegroundConfig(weighting="mean")
+    alone = pair_weights(column(0.2, 0.4), column(), dino=DINO, foreground=mean)
+    told = pair_weights(column(0.2, 0.4), column(), dino=DINO, foreground=mean, mean_ratio=torch.tensor(0.5))
+    torch.testing.assert_close(alone.values[:, :, 0], torch.tensor([[0, 0.3], [0.3, 0]]))
+    torch.testing.assert_close(told.values[:, :, 0], torch.tensor([[0, 0.5], [0.5, 0]]))
+
+
 def test_locals_by_a_scale_or_only_with_their_parent() -> None:
     parent = torch.tensor([[0], [1]])
     dino = DinoConfig(local_scale=0.5, local_pairs="parent")

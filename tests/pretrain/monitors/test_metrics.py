@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from patchatlas.errors import ShapeError
+from patchatlas.pretrain.losses.koleo import koleo_loss
 from patchatlas.pretrain.losses.sinkhorn import sinkhorn
 from patchatlas.pretrain.monitors.metrics import (
     crop_numbers,
@@ -13,6 +14,7 @@ from patchatlas.pretrain.monitors.metrics import (
     duplicate_share,
     ema_gap,
     grad_norms,
+    koleo_of_closest,
     row_entropy,
 )
 
@@ -49,6 +51,24 @@ def test_cross_entropy_is_what_targets_leave_open_and_what_is_to_be_learnt() -> 
     assert numbers["kl"] == pytest.approx(kl, rel=1e-6)
     assert numbers["target_entropy"] == pytest.approx(math.log(2))
     assert numbers["dino_share"] == pytest.approx((kl + math.log(2)) / math.log(4))
+
+
+def test_the_closest_two_of_a_view() -> None:
+    # Unit tokens at 0, 90 and 180 degrees, then at 0, 60 and 180: the least distance is that of 60 degrees, 1.
+    turns = torch.tensor([[0.0, math.pi / 2, math.pi], [0.0, math.pi / 3, math.pi]])
+    tokens = torch.stack([turns.cos(), turns.sin()], -1) * torch.tensor([1.0, 2.0, 3.0])[:, None]
+    assert koleo_of_closest(tokens) == pytest.approx(0, abs=1e-6)
+    assert koleo_of_closest(tokens[:1]) == pytest.approx(-0.5 * math.log(2))
+    assert math.isnan(koleo_of_closest(tokens * math.nan))
+    assert koleo_of_closest(tokens[:, :1]) == -math.inf
+
+
+def test_two_equal_tokens_among_many_are_seen_where_the_mean_hides_them() -> None:
+    tokens = noise(2, 16, 32)
+    tokens[1, 9] = 2 * tokens[1, 4]
+    assert koleo_of_closest(tokens) == pytest.approx(8 * math.log(10), abs=1)
+    assert float(koleo_loss(tokens[1])) < 3
+    assert koleo_of_closest(noise(2, 16, 32)) < 0
 
 
 def test_doubles_among_prototypes() -> None:

@@ -124,6 +124,28 @@ def test_the_best_rank_is_that_since_the_warm_up() -> None:
     assert found[3] == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_class_tokens_say_of_air_is_held_against_the_first_look() -> None:
+    # Class tokens that know the ratio but for noise, which shrinks: R^2 of 0.5, then of more and more.
+    monitor = Monitor(MonitorConfig(spectra_every=1, queue_tokens=200))
+    generator = torch.Generator().manual_seed(0)
+    left, open_ = [], []
+    for step, noise in enumerate([1.0, 0.5, 0.1]):
+        ratio = torch.rand(1, 200, generator=generator)
+        cls = torch.randn(1, 200, 4, generator=generator)
+        cls[..., 0] = (ratio - 0.5) * math.sqrt(12) + noise * cls[..., 0]
+        monitor.see_features(step, cls, cls[:, :, None], token_foreground=torch.ones(1, 200, 1), ratio=ratio)
+        monitor.update(step, {})
+        open_.append(1 - monitor.numbers["foreground_r2"])
+        left.append(monitor.numbers["foreground_r2_left"])
+        resumed = Monitor(MonitorConfig(spectra_every=1, queue_tokens=200))
+        resumed.load_state_dict(monitor.state_dict())
+        monitor = resumed
+    assert left == pytest.approx([one / open_[0] for one in open_])
+    assert left[0] == 1
+    assert left[1] == pytest.approx(0.4, abs=0.1)  # noise 0.5 leaves 0.2 open, noise 1 leaves 0.5
+    assert left[2] < 0.05
+
+
 def test_padding_is_neither_body_nor_air() -> None:
     monitor = Monitor(MonitorConfig())
     tokens = torch.arange(6.0).reshape(1, 1, 6, 1).expand(1, 1, 6, 4)
@@ -147,6 +169,20 @@ def test_features_are_looked_at_every_so_many_steps() -> None:
         if "fg_std" in monitor.numbers:
             looked.append((step, round(monitor.numbers["below_ratio_recent"], 6)))
     assert looked == [(2, 0.1), (5, 0.4)]  # means of the steps since the last look
+
+
+def test_twins_count_from_the_first_look_on_and_not_one_by_one() -> None:
+    monitor = Monitor(MonitorConfig(spectra_every=10), warm_up=100)
+    said = []
+    for step in range(40):
+        # One step of the first ten, four of the next, and no more; two crops that are close are not equal.
+        closest = {3: 18.4, 12: 18.4, 14: 15.0, 15: 15.0, 17: 15.0, 33: 13.0, 34: 13.0}.get(step, 1.0)
+        verdict = monitor.update(step, {"koleo_closest": closest})
+        said.append([alarm.rule for alarm in verdict.alarms])
+        resumed = Monitor(MonitorConfig(spectra_every=10), warm_up=100)
+        resumed.load_state_dict(monitor.state_dict())
+        monitor = resumed
+    assert said == [[]] * 19 + [["twins"]] * 10 + [[]] * 11
 
 
 def test_a_rule_of_features_counts_looks_and_not_steps() -> None:
@@ -187,10 +223,15 @@ def test_an_infinite_koleo_speaks_without_a_limit() -> None:
     assert [alarm.rule for alarm in judge.judge(1, {"koleo": math.inf}, looked=False).alarms] == ["koleo"]
 
 
+AIR = {"foreground_r2": 0.95, "foreground_r2_left": 1.0, "background_share": 0.3}
+"""Of crops from anywhere: class tokens say how much air there is, as they did before they learnt anything."""
+
+
 @pytest.mark.parametrize(
     ("rule", "bad", "good"),
     [
-        ("koleo", {"koleo": 18.4}, {"koleo": 4.0}),
+        ("koleo", {"koleo": 18.4}, {"koleo": 12.0}),
+        ("twins", {"twins_recent": 0.2}, {"twins_recent": 0.05}),
         ("uniform", {"row_entropy": 0.995}, {"row_entropy": 0.98}),
         ("stuck", {"dino_share": 0.995, "kl": 0.001}, {"dino_share": 0.995, "kl": 0.1}),
         ("stuck", {"dino_share": 1.005, "kl": 0.001}, {"dino_share": 0.9, "kl": 0.001}),
@@ -203,25 +244,16 @@ def test_an_infinite_koleo_speaks_without_a_limit() -> None:
         ("dimensional", {"fg_rank": 0.1}, {"fg_rank": 0.3}),
         ("falling_rank", {"fg_rank": 0.3, "fg_rank_of_best": 0.4}, {"fg_rank": 0.3, "fg_rank_of_best": 0.6}),
         ("lidar", {"cls_lidar": 0.04}, {"cls_lidar": 0.1}),
-        ("slope", {"fg_alpha": 3.6}, {"fg_alpha": 1.0}),
-        ("slope", {"fg_alpha": 0.2}, {"fg_alpha": 3.4}),
+        ("slope", {"fg_alpha": 5.1}, {"fg_alpha": 1.0}),
+        ("slope", {"fg_alpha": 0.2}, {"fg_alpha": 4.9}),
         ("uniformity", {"cls_uniformity": -0.5}, {"cls_uniformity": -2.0}),
         ("sigreg", {"cls_sigreg": 11.0}, {"cls_sigreg": 9.0}),
-        (
-            "air",
-            {"foreground_r2": 0.95, "background_share": 0.9},
-            {"foreground_r2": 0.95, "background_share": 0.5},
-        ),
-        (
-            "mostly_air",
-            {"foreground_r2": 0.95, "background_share": 0.5},
-            {"foreground_r2": 0.85, "background_share": 0.5},
-        ),
-        (
-            "mostly_air",
-            {"foreground_r2": 0.1, "background_share": 0.9},
-            {"foreground_r2": 0.1, "background_share": 0.5},
-        ),
+        ("air", AIR | {"background_share": 0.6}, AIR | {"background_share": 0.5}),
+        ("air", AIR | {"background_share": 0.6}, AIR | {"background_share": 0.6, "foreground_r2": 0.8}),
+        ("mostly_air", AIR | {"background_share": 0.6, "foreground_r2": 0.8}, AIR | {"background_share": 0.5}),
+        ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.6}),
+        ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.4, "foreground_r2": 0.8}),
+        ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.4, "background_share": 0.6}),
         ("below_ratio", {"below_ratio_recent": 0.02}, {"below_ratio_recent": 0.005}),
         ("input_blind", {"initial_std": 1e-4}, {"initial_std": 0.1}),
     ],
@@ -244,3 +276,36 @@ def test_limits_that_run_backwards_are_refused() -> None:
         MonitorConfig(limits=Limits(alpha=(2.0, 1.0)))
     with pytest.raises(ValueError, match="on_colapse"):
         MonitorConfig.model_validate({"on_colapse": "stop"})
+
+
+def test_a_young_run_is_not_called_ok() -> None:
+    monitor = Monitor(MonitorConfig(), warm_up=200)
+    young, judged = monitor.update(199, {"row_entropy": 1.0}), monitor.update(200, {"row_entropy": 0.5})
+    assert (young.level, judged.level) == ("ok", "ok")  # exit codes and what stops a run stay as they are
+    assert young.sentence == "step 199: no fault seen at once; all else is not judged before step 200"
+    assert young.to_json() == {"level": "ok", "alarms": [], "judged_from": 200}
+    assert judged.sentence == "step 200: ok"
+    assert judged.to_json() == {"level": "ok", "alarms": []}
+    assert (young.word, judged.word) == ("not judged before step 200", "ok")
+    broken = monitor.update(199, {"loss/dino": math.nan})
+    assert broken.word == "collapse"
+    assert broken.sentence.startswith("step 199: collapse (not_finite)")
+
+
+def test_what_was_seen_before_the_first_step_is_said_until_the_run_is_judged() -> None:
+    monitor = Monitor(MonitorConfig(), warm_up=10)
+    seen = [monitor.update(step, {"initial_std": 1e-5} if step == 0 else {}).level for step in range(12)]
+    assert seen == ["warn"] * 10 + ["ok"] * 2
+
+
+def test_views_of_a_sample_are_left_out_of_a_fit_together() -> None:
+    # Class tokens are alike within a sample, and so are ratios: nothing else joins the two.
+    generator = torch.Generator().manual_seed(0)
+    cls = torch.randn(100, 1, 48, generator=generator) + 0.05 * torch.randn(100, 2, 48, generator=generator)
+    ratio = torch.rand(100, 1, generator=generator) + 0.02 * torch.randn(100, 2, generator=generator)
+    monitor = Monitor(MonitorConfig(spectra_every=1))
+    foreground = torch.ones(2, 100, 1)
+    views = cls.transpose(0, 1)
+    monitor.see_features(0, views, views[:, :, None], token_foreground=foreground, ratio=ratio.T)
+    monitor.update(0, {})
+    assert monitor.numbers["foreground_r2"] < 0

@@ -125,3 +125,16 @@ def test_drift_of_similarities_and_size_of_variation() -> None:
     assert probes.relative_std(torch.ones(5, 4)) == 0
     assert probes.relative_std(torch.zeros(5, 4)) == 0
     assert probes.relative_std(torch.tensor([[1.0], [3.0]])) == pytest.approx(1 / math.sqrt(5))
+
+
+def test_lidar_does_not_see_views_that_agree_on_nothing_and_alignment_does() -> None:
+    # What the manual says of it: noise is as high as views that agree on all directions.
+    agreeing = normal(600, 1, 32) + 0.1 * normal(600, 2, 32, seed=1)
+    few = agreeing.clone()
+    few[..., 5:] = 0.1 * normal(600, 2, 27, seed=2)
+    noise = normal(600, 2, 32, seed=3)
+    assert probes.lidar(noise) == pytest.approx(30, abs=1.5)
+    assert probes.lidar(agreeing) == pytest.approx(30, abs=1.5)
+    assert probes.lidar(few) == pytest.approx(5.5, abs=0.5)
+    assert probes.alignment(noise) == pytest.approx(2, abs=0.05)
+    assert probes.alignment(agreeing) < 0.1

@@ -5,6 +5,7 @@ import io
 import lzma
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -19,10 +20,11 @@ from patchatlas.errors import FormatError
 from patchatlas.files import replacing
 from patchatlas.io.scans.numbers import native, native_type
 
-# What NumPy and zipfile raise for damaged bytes; RuntimeError for encrypted members and unknown compression.
+# What NumPy and zipfile raise for damaged bytes; RuntimeError for encrypted members and unknown compression, TokenError
+# and TypeError for headers whose text makes no sense.
 _DAMAGE = (
-    *(OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError),
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError, TypeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError),
 )
 
 

@@ -50,6 +50,11 @@ def read_npz(path: Path, declared: Declared) -> Volume:
     told = read_sidecar(path)
     spacing = told.spacing
     if _SPACING in arrays:
-        spacing = tuple(float(step) for step in np.ravel(arrays[_SPACING]))
+        steps = np.ravel(arrays[_SPACING])
+        if steps.dtype.kind not in "iuf":
+            raise VolumeError(
+                f"its array `spacing` holds {steps.dtype}, no numbers; save three of mm", reason="damaged"
+            )
+        spacing = tuple(float(step) for step in steps)
     facts = {"format": "npz", "dtype": str(stored.dtype), "array": name}
     return make_from_array(stored, declared, spacing=spacing, axes=told.axes, facts=facts)

@@ -6,6 +6,7 @@ nnU-Net keeps in it is that of before resampling. blosc2 is imported only here a
 checkers, so arrays pass as `Any`.
 """
 
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 from jaxtyping import Int16, Shaped
 
 from patchatlas.errors import FormatError, InputError, MissingExtraError
-from patchatlas.io.volumes.reasons import VolumeError
+from patchatlas.files import write_bytes
+from patchatlas.io.volumes.reasons import VolumeError, printable
 from patchatlas.io.volumes.sidecar import read_sidecar
 from patchatlas.io.volumes.volume import Declared, Volume, make_from_array
 
@@ -22,7 +24,8 @@ CHUNK, BLOCK, LEVEL = 64, 32, 5
 """Voxels a side of what is compressed together and of what is decompressed at once, and the level of zstd. Of a
 300x512x512 volume a crop of 128^3 reads in 11 ms so and the file is 0.4 of its size (docs/pretrain-volumes.md)."""
 
-_DAMAGE = (RuntimeError, ValueError, OSError, KeyError, TypeError)
+_DAMAGE = (RuntimeError, ValueError, OSError, KeyError, TypeError, OverflowError, SyntaxError)
+"""What blosc2 raises for damaged bytes; SyntaxError for a type that NumPy cannot spell out."""
 
 
 def open_b2nd(path: Path) -> Any:
@@ -43,24 +46,30 @@ def open_b2nd(path: Path) -> Any:
         raise FormatError(f"{path} cannot be read as a Blosc2 array ({error}); it is damaged or cut short") from error
     if not hasattr(array, "blocks"):
         raise FormatError(f"{path} holds {type(array).__name__}, not an array of blosc2")
+    needed = math.prod(-(-side // chunk) for side, chunk in zip(array.shape, array.chunks, strict=True) if chunk)
+    if array.schunk.nchunks != needed:  # before anyone asks for the memory that a damaged shape announces
+        raise FormatError(
+            f"{path} has {array.schunk.nchunks} chunks and needs {needed} for its shape {array.shape}; it is damaged"
+        )
     return array
 
 
 def write_b2nd(path: Path, values: Int16[np.ndarray, "z y x"]) -> None:
-    """Write a volume; the same values are the same bytes.
+    """Write a volume in one step; the same values are the same bytes.
 
     Raises:
+        OSError: the disk is full, or refuses for another reason.
         MissingExtraError: blosc2 is not installed.
     """
     blosc2 = require_blosc2()
-    blosc2.asarray(
+    array = blosc2.asarray(
         np.ascontiguousarray(values),
         chunks=tuple(min(CHUNK, n) for n in values.shape),
         blocks=tuple(min(BLOCK, n) for n in values.shape),
-        urlpath=str(path),
-        mode="w",
+        contiguous=True,
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=LEVEL, nthreads=1),
     )
+    write_bytes(path, array.to_cframe())  # blosc2 itself would not say why it cannot write
 
 
 def read_b2nd(path: Path, declared: Declared) -> Volume:
@@ -72,6 +81,8 @@ def read_b2nd(path: Path, declared: Declared) -> Volume:
         VolumeError: it cannot be used; see its reason.
         MissingExtraError: blosc2 is not installed.
     """
+    if printable(str(path)) != str(path):
+        raise VolumeError("blosc2 opens no files whose names are not UTF-8; rename it", reason="unreadable")
     try:
         array = open_b2nd(path)
         stored: Shaped[np.ndarray, "..."] = array[...]

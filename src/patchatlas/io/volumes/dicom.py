@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 
 from patchatlas.io.volumes.dicom_header import DAMAGE, Header, import_pydicom, read_header
 from patchatlas.io.volumes.dicom_stack import stack
-from patchatlas.io.volumes.reasons import VolumeError
+from patchatlas.io.volumes.reasons import VolumeError, printable
 from patchatlas.io.volumes.volume import Declared, Volume, make_volume
 
 Decoder = Literal["simpleitk", "pydicom"]
@@ -23,7 +23,7 @@ def read_series(paths: Sequence[Path], declared: Declared, *, decoder: Decoder |
         paths: its files, in any order.
         declared: what the caller says.
         decoder: which library decodes the pixels; SimpleITK where it is installed, if not given. It knows all
-            compressed transfer syntaxes, pydicom alone only the plain ones.
+            compressed transfer syntaxes, pydicom alone only the plain ones; but names of files must be UTF-8 for it.
 
     Raises:
         VolumeError: it cannot be used; see its reason.
@@ -37,17 +37,14 @@ def read_headers(headers: Sequence[Header], declared: Declared, *, decoder: Deco
     """As `read_series`, of headers that have been read."""
     first = headers[0]
     if declared.units == "hounsfield":
-        if first.modality != "CT":
-            raise VolumeError(
-                f"it is of modality {first.modality or 'unknown'}, not CT; --units any takes it as it is",
-                reason="not_ct",
-            )
-        if first.localizer:
-            raise VolumeError("it is a localizer, an overview made to plan the scan", reason="not_ct")
+        _require_ct(headers)
     if len({header.series for header in headers}) > 1:
         raise VolumeError("its pictures are of several series; read one series at a time", reason="mixed_series")
     stacked = stack(headers)
-    decoder = decoder or ("simpleitk" if _simpleitk() is not None else "pydicom")
+    named = all(printable(str(header.path)) == str(header.path) for header in headers)
+    decoder = decoder or ("simpleitk" if named and _simpleitk() is not None else "pydicom")
+    if decoder == "simpleitk" and not named:  # it would end the process
+        raise VolumeError("SimpleITK opens no files whose names are not UTF-8; rename them", reason="unreadable")
     decode: Callable[[Header], np.ndarray] = _by_simpleitk if decoder == "simpleitk" else _by_pydicom
     slices = [decode(header) for header in stacked.slices]
     wrong = [section.shape for section in slices if section.shape != first.size_hw]
@@ -55,6 +52,23 @@ def read_headers(headers: Sequence[Header], declared: Declared, *, decoder: Deco
         raise VolumeError(f"a picture decodes to {wrong[0]}, its header says {first.size_hw}", reason="damaged")
     facts = {"format": "dicom", "series": first.series, "slices": float(len(slices)), "decoder": decoder, **first.facts}
     return make_volume(np.stack(slices), stacked.affine_centres, facts=facts, units=declared.units)
+
+
+def _require_ct(headers: Sequence[Header]) -> None:
+    """Refuse pictures that say that they are no CT, or that their numbers are no Hounsfield units."""
+    for header in headers:
+        if header.modality != "CT":
+            raise VolumeError(
+                f"it is of modality {header.modality or 'unknown'}, not CT; --units any takes it as it is",
+                reason="not_ct",
+            )
+        if header.localizer:
+            raise VolumeError("it is a localizer, an overview made to plan the scan", reason="not_ct")
+        if header.unit != "HU":
+            raise VolumeError(
+                f"its numbers are of type {header.unit} (RescaleType), not HU; --units any takes them as they are",
+                reason="wrong_units",
+            )
 
 
 def group_by_series(headers: Iterable[Header]) -> Mapping[str, list[Header]]:

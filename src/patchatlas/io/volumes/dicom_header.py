@@ -16,6 +16,7 @@ _KEYWORDS = (
     *("SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "InstanceNumber", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PixelSpacing"),
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
+    "RescaleType",
     *("Manufacturer", "ConvolutionKernel", "KVP", "SliceThickness", "BodyPartExamined", "ContrastBolusAgent"),
 )
 _FACTS = {
@@ -44,7 +45,8 @@ class Header:
         position: of the centre of its first pixel, mm, LPS; `None` likewise.
         orientation: directions in which columns and rows grow, LPS; `None` likewise.
         slope: stored numbers times this ...
-        intercept: ... plus this are HU.
+        intercept: ... plus this are of its unit.
+        unit: HU also where it does not say: it must where they are others (C.11.1.1.2).
         facts: what else is worth keeping.
     """
 
@@ -58,6 +60,7 @@ class Header:
     orientation: tuple[float, ...] | None
     slope: float
     intercept: float
+    unit: str
     facts: dict[str, str | float]
 
 
@@ -119,6 +122,7 @@ def _header(path: Path, dataset: Any, rest: int) -> Header:
         orientation=_floats(dataset, "ImageOrientationPatient", 6),
         slope=float(1 if dataset.get("RescaleSlope") is None else dataset.RescaleSlope),
         intercept=float(dataset.get("RescaleIntercept") or 0),
+        unit=str(dataset.get("RescaleType") or "HU").strip().upper(),
         facts=_facts(dataset),
     )
 

@@ -18,6 +18,12 @@ _SAME = 1e-3
 _UNEVEN, _UNEVEN_MM = 0.05, 0.02
 """How far the distance of two slices may lie off the usual one, as a share of it or in mm, whichever is more."""
 
+_ASIDE = 0.5
+"""How far a slice may lie off its place in the stack: half a pixel within its plane, half a slice along the normal."""
+
+_UNIT = 0.01
+"""How far directions may be off length 1 and off a right angle: they are written with few digits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Stack:
@@ -37,7 +43,8 @@ def stack(headers: Sequence[Header]) -> Stack:
 
     Raises:
         VolumeError: no position or direction (no_orientation), no pixel size (no_spacing), one slice only (too_small),
-            pictures of several sizes, directions or times (mixed_series), gaps (missing_slices, uneven_slices).
+            pictures of several sizes, directions or times (mixed_series), gaps (missing_slices, uneven_slices), slices
+            that lie aside of the others (uneven_slices).
     """
     first = headers[0]
     for header in headers:
@@ -48,6 +55,7 @@ def stack(headers: Sequence[Header]) -> Stack:
             )
         if header.spacing_hw is None:
             raise VolumeError(f"{header.path.name} does not say how large its pixels are", reason="no_spacing")
+        _require_sizes(header.path.name, header.position, header.orientation, header.spacing_hw)
     orientation = np.array([header.orientation for header in headers], dtype=np.float64)
     spacing = np.array([header.spacing_hw for header in headers], dtype=np.float64)
     _require_same("sizes", [header.size_hw for header in headers], [h.size_hw == first.size_hw for h in headers])
@@ -58,17 +66,63 @@ def stack(headers: Sequence[Header]) -> Stack:
 
     right, down = orientation[0, :3], orientation[0, 3:]  # where columns and rows grow
     positions = np.array([header.position for header in headers], dtype=np.float64)
-    along = positions @ np.cross(right, down)
+    normal = np.cross(right, down)
+    along = positions @ normal
     order = np.argsort(along, kind="stable")
     _require_even(along[order])
     positions = positions[order]
+    step = (positions[-1] - positions[0]) / (len(headers) - 1)
+    _require_straight(positions, step, normal, pixel=float(spacing[0].min()))
     affine = np.eye(4)
-    affine[:3, 0] = (positions[-1] - positions[0]) / (len(headers) - 1)
+    affine[:3, 0] = step
     affine[:3, 1] = down * spacing[0, 0]
     affine[:3, 2] = right * spacing[0, 1]
     affine[:3, 3] = positions[0]
     affine[:2] *= -1  # LPS to RAS
     return Stack(tuple(headers[k] for k in order), affine)
+
+
+def _require_sizes(
+    name: str, position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]
+) -> None:
+    """Refuse places, directions and sizes that are none."""
+    rows, columns = np.array(orientation[:3]), np.array(orientation[3:])
+    off = rows @ rows - 1, columns @ columns - 1, rows @ columns
+    if not (np.isfinite(position).all() and np.abs(off).max() <= _UNIT):
+        raise VolumeError(
+            f"{name} lies at {position} mm and runs along {orientation}; these must be a place and two directions of "
+            f"length 1 at right angles: export the series again",
+            reason="no_orientation",
+        )
+    if not all(np.isfinite(side) and side > 0 for side in spacing):
+        raise VolumeError(
+            f"the pixels of {name} are {spacing} mm, which is no size; export the series again", reason="no_spacing"
+        )
+
+
+def _require_straight(
+    positions: Float64[np.ndarray, "n 3"],
+    step: Float64[np.ndarray, " 3"],
+    normal: Float64[np.ndarray, " 3"],
+    *,
+    pixel: float,
+) -> None:
+    """Refuse slices, sorted, that do not lie where the first one and the common step put them."""
+    off = positions - (positions[0] + np.arange(len(positions))[:, None] * step)
+    along = off @ normal
+    aside = np.linalg.norm(off - along[:, None] * normal, axis=1)
+    if aside.max() > _ASIDE * pixel:
+        raise VolumeError(
+            f"its slices are not stacked in one line: number {int(aside.argmax()) + 1} of {len(positions)} along their "
+            f"normal lies {aside.max():.3g} mm aside, more than half a pixel; split the series",
+            reason="uneven_slices",
+        )
+    if np.abs(along).max() > _ASIDE * float(step @ normal):
+        raise VolumeError(
+            f"the distance of its slices drifts: number {int(np.abs(along).argmax()) + 1} of {len(positions)} lies "
+            f"{np.abs(along).max():.3g} mm off its place, more than half a slice; resample the series evenly",
+            reason="uneven_slices",
+        )
 
 
 def _require_same(what: str, values: Sequence[object], same: Sequence[bool] | np.ndarray) -> None:

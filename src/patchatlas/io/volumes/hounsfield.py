@@ -14,6 +14,9 @@ from patchatlas.io.volumes.reasons import VolumeError
 Units = Literal["hounsfield", "any"]
 """`any` keeps the numbers as they are, for labels and other modalities; they must still be finite and fit int16."""
 
+Kind = Units | Literal["labels"]
+"""`labels` are those of a mask: whole numbers, 0 and above."""
+
 AIR = -1024
 """The lowest HU that a 12-bit scale with the usual intercept knows. What lies below is padding outside the field."""
 
@@ -25,7 +28,7 @@ def to_int16(
     *,
     slope: float = 1.0,
     intercept: float = 0.0,
-    units: Units = "hounsfield",
+    units: Kind = "hounsfield",
 ) -> Int16[np.ndarray, "..."]:
     """The values `slope * stored + intercept`, rounded.
 
@@ -34,7 +37,7 @@ def to_int16(
 
     Raises:
         VolumeError: NaN or infinity (not_finite), values that int16 does not hold or that cannot be HU (wrong_units),
-            something that is no real number (not_a_volume).
+            labels that are none (not_a_mask), something that is no real number (not_a_volume).
     """
     if stored.dtype.kind not in "biuf":
         raise VolumeError(f"it holds {stored.dtype}, which is no real number", reason="not_a_volume")
@@ -45,6 +48,12 @@ def to_int16(
     if units == "hounsfield":
         _require_hounsfield(*ends, whole=_is_whole(stored, slope, intercept))
         ends[0] = max(ends[0], AIR)
+    elif units == "labels" and (ends[0] < 0 or not _holds_whole(stored, slope, intercept)):
+        raise VolumeError(
+            f"its values run from {ends[0]:g} to {ends[1]:g}; a mask has whole numbers, 0 outside and above 0 inside. "
+            f"Cut probabilities at a threshold first",
+            reason="not_a_mask",
+        )
     if ends[0] < _INT16.min or ends[1] > _INT16.max:
         raise VolumeError(
             f"its values run from {ends[0]:g} to {ends[1]:g}, beyond what 16 bits hold; it holds something else than "
@@ -62,6 +71,14 @@ def to_int16(
 def _is_whole(stored: Shaped[np.ndarray, "..."], slope: float, intercept: float) -> bool:
     """Whether the values are whole numbers by their type."""
     return stored.dtype.kind in "biu" and float(slope).is_integer() and float(intercept).is_integer()
+
+
+def _holds_whole(stored: Shaped[np.ndarray, "..."], slope: float, intercept: float) -> bool:
+    """Whether all values are whole numbers, whatever their type."""
+    if _is_whole(stored, slope, intercept):
+        return True
+    scaled = (part * np.float64(slope) + intercept for part in stored)
+    return all(bool((part == np.rint(part)).all()) for part in scaled)
 
 
 def _require_hounsfield(low: float, high: float, *, whole: bool) -> None:

@@ -5,11 +5,13 @@ columns to Left. (In the head CT of Debian's invesalius-examples the nose is at 
 head does not tell left from right.)
 """
 
+import math
 import plistlib
 import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 import numpy as np
 
@@ -39,11 +41,13 @@ def read_inv3(path: Path, declared: Declared) -> Volume:
             spacing = [float(step) for step in told["spacing"]]
     except (EOFError, tarfile.ReadError, zlib.error) as error:
         raise VolumeError(f"it ends early or is no tar archive ({error}); copy it again", reason="truncated") from error
-    except (plistlib.InvalidFileException, KeyError, TypeError, ValueError, OSError) as error:
+    except (plistlib.InvalidFileException, ExpatError, LookupError, TypeError, ValueError, OSError) as error:
         if isinstance(error, VolumeError):
             raise
         raise VolumeError(f"its property list is not that of a project ({error!r})", reason="damaged") from error
-    if len(shape) != 3 or len(content) != int(np.prod(shape)) * dtype.itemsize:
+    if dtype.kind not in "biuf" or any(n < 1 for n in shape):
+        raise VolumeError(f"its matrix is of {shape} {dtype}, which are no numbers; copy it again", reason="damaged")
+    if len(shape) != 3 or len(content) != math.prod(shape) * dtype.itemsize:
         raise VolumeError(f"its matrix has {len(content)} bytes, not those of {shape} {dtype}", reason="truncated")
     if told.get("modality", "CT") != "CT" and declared.units == "hounsfield":
         raise VolumeError(f"it is of modality {told['modality']}, not CT; --units any takes it as is", reason="not_ct")

@@ -3,18 +3,24 @@
 NIfTI-1: https://nifti.nimh.nih.gov/nifti-1, "METHOD 2" and "METHOD 3" for orientation, xyzt_units for the unit.
 """
 
+import gzip
+import math
 import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from patchatlas.errors import MissingExtraError
 from patchatlas.io.volumes.reasons import VolumeError
 from patchatlas.io.volumes.volume import Declared, Facts, Volume, make_volume
 
-_MM = {"unknown": 1.0, "mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
+"""mm of the unit of length by its code, the low three bits of xyzt_units: not told, metre, millimetre, micrometre."""
+_AT_ONCE = 1 << 20
+"""Bytes that are decompressed at once."""
 
 
 def read_nifti(path: Path, declared: Declared) -> Volume:
@@ -26,14 +32,15 @@ def read_nifti(path: Path, declared: Declared) -> Volume:
     """
     nibabel = _nibabel()
     try:
-        image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
-        raise VolumeError(f"it is no NIfTI file or its header is damaged: {error}", reason="damaged") from error
+        with np.errstate(invalid="ignore"):  # an offset of NaN is told below
+            image = nibabel.load(path)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(error) from error
+    except (*_NO_HEADER, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
+        raise VolumeError(f"it is no NIfTI file or its header is damaged: {error!r}", reason="damaged") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise VolumeError(f"it is {type(image).__name__}, not NIfTI; convert it", reason="unsupported")
-    shape = image.shape
+    shape = tuple(int(n) for n in image.shape)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise VolumeError(
             f"it has shape {shape}; read are single volumes of three axes, so split it first", reason="not_a_volume"
@@ -44,14 +51,18 @@ def read_nifti(path: Path, declared: Declared) -> Volume:
             "converting it again from DICOM",
             reason="no_orientation",
         )
+    if min(shape) < 1:
+        raise VolumeError(f"its header gives it {shape} voxels; copy it again", reason="damaged")
+    unit = int(image.header["xyzt_units"]) & 7
+    if unit not in _MM:
+        raise VolumeError(f"its header gives a unit of length of code {unit}, which NIfTI has not", reason="damaged")
     proxy = image.dataobj
     try:
-        stored = np.asanyarray(proxy.get_unscaled())
+        stored = _decompressed(path, proxy) if path.name.lower().endswith(".gz") else _mapped(path, proxy)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise _unreadable(error) from error
-    unit = _MM[image.header.get_xyzt_units()[0]]
     affine = np.asarray(image.affine, dtype=np.float64)
-    affine[:3] *= unit
+    affine[:3] *= _MM[unit]
     slope, intercept = float(proxy.slope), float(proxy.inter)
     facts: Facts = {"format": "nifti", "dtype": str(stored.dtype), "slope": slope, "intercept": intercept}
     return make_volume(
@@ -64,12 +75,47 @@ def read_nifti(path: Path, declared: Declared) -> Volume:
     )
 
 
+_NO_HEADER = (ValueError, KeyError, TypeError, OverflowError)
+"""What nibabel raises for numbers in a header that mean nothing: an offset of NaN, a type without a name."""
+
+
+def _decompressed(path: Path, proxy: Any) -> Shaped[np.ndarray, "..."]:
+    """The stored numbers of a .nii.gz, read past the last voxel to the end: only there gzip compares its checksum.
+
+    Raises:
+        EOFError: it ends early.
+        OSError, zlib.error: it is damaged.
+    """
+    needed = math.prod(proxy.shape) * proxy.dtype.itemsize
+    content = bytearray()  # it grows by what is there: a header can announce any size
+    with gzip.open(path, "rb") as stream:
+        stream.seek(proxy.offset)
+        while len(content) < needed and (part := stream.read(min(_AT_ONCE, needed - len(content)))):
+            content += part
+        if len(content) < needed:
+            raise EOFError(f"{len(content)} of {needed} bytes are there")
+        while stream.read(_AT_ONCE):
+            pass
+    return np.frombuffer(content, proxy.dtype).reshape(proxy.shape, order="F")
+
+
+def _mapped(path: Path, proxy: Any) -> Shaped[np.ndarray, "..."]:
+    """The stored numbers of a .nii, mapped.
+
+    Raises:
+        EOFError: it ends early.
+    """
+    needed, held = proxy.offset + math.prod(proxy.shape) * proxy.dtype.itemsize, path.stat().st_size
+    if held < needed:
+        raise EOFError(f"{held} of {needed} bytes are there")
+    return np.asanyarray(proxy.get_unscaled())
+
+
 def _unreadable(error: Exception) -> VolumeError:
-    """Which reason stands for what nibabel and gzip raise."""
+    """Which reason stands for what the disk and gzip raise."""
     if isinstance(error, PermissionError):
         return VolumeError(f"it may not be opened: {error}", reason="unreadable")
-    # gzip: EOFError; nibabel: "Expected N bytes, got M bytes"; numpy: "mmap length is greater than file size"
-    if isinstance(error, EOFError) or "Expected" in str(error) or "mmap length" in str(error):
+    if isinstance(error, EOFError):
         return VolumeError(f"it ends before its voxels do ({error}); copy it again", reason="truncated")
     return VolumeError(f"its bytes are damaged ({error}); copy it again", reason="damaged")
 

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64, Int16, Shaped
 
-from patchatlas.io.volumes.hounsfield import Units, to_int16
+from patchatlas.io.volumes.hounsfield import Kind, to_int16
 from patchatlas.io.volumes.orientation import affine_of_axes, orient
 from patchatlas.io.volumes.reasons import VolumeError
+
+FINEST_MM, COARSEST_MM = 0.001, 100.0
+"""Sides of voxels that are believed: micro-CT ends near 1 micrometre. Metres taken for mm are less, micrometres more.
+"""
 
 Facts = Mapping[str, str | float]
 
@@ -38,12 +42,12 @@ class Declared:
     Attributes:
         spacing_zyx: mm between voxels, for arrays that do not tell.
         axes: where the axes of such arrays grow to, one letter each.
-        units: whether values must be Hounsfield units.
+        units: what values must be: Hounsfield units, labels, or any.
     """
 
     spacing_zyx: tuple[float, float, float] | None = None
     axes: str = "SAR"
-    units: Units = "hounsfield"
+    units: Kind = "hounsfield"
 
 
 def make_volume(
@@ -51,7 +55,7 @@ def make_volume(
     affine_centres: Float64[np.ndarray, "4 4"],
     *,
     facts: Facts,
-    units: Units,
+    units: Kind,
     slope: float = 1.0,
     intercept: float = 0.0,
 ) -> Volume:
@@ -66,7 +70,7 @@ def make_volume(
         intercept: ... plus this are HU.
 
     Raises:
-        VolumeError: too few voxels, values or axes that cannot be used.
+        VolumeError: too few voxels, or values, axes or sizes of voxels that cannot be used.
     """
     if min(stored.shape) < 2:
         raise VolumeError(
@@ -74,6 +78,13 @@ def make_volume(
             reason="too_small",
         )
     oriented = orient(stored, affine_centres)
+    if not all(FINEST_MM <= step <= COARSEST_MM for step in oriented.spacing_zyx):
+        sizes = " x ".join(f"{step:.3g}" for step in oriented.spacing_zyx)
+        raise VolumeError(
+            f"its voxels are {sizes} mm (z, y, x); read are {FINEST_MM:g} to {COARSEST_MM:g}, so the unit may be "
+            f"wrong: write it again with the size in mm",
+            reason="no_spacing",
+        )
     values = to_int16(np.ascontiguousarray(oriented.values), slope=slope, intercept=intercept, units=units)
     return Volume(values, oriented.spacing_zyx, oriented.affine, facts)
 

@@ -59,6 +59,7 @@ class Result:
         level: verdict at the end; empty for a baseline.
         alarms: rules that spoke at the end, the most serious first.
         worst: the worst verdict of any step.
+        judged_from: step before which the verdict at the end was not due, if the run ended before it; else 0.
         numbers: by the names of METRICS.
         seconds: of training.
     """
@@ -71,6 +72,7 @@ class Result:
     level: str = ""
     alarms: tuple[str, ...] = ()
     worst: str = ""
+    judged_from: int = 0
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -145,6 +147,7 @@ def summed_up(records: Iterable[Mapping[str, Any]], *, samples: int) -> dict[str
         "level": last["level"],
         "alarms": tuple(alarm["rule"] for alarm in last["alarms"]),
         "worst": levels[worst],
+        "judged_from": last.get("judged_from", 0),
         "seconds": seconds,
     }
 

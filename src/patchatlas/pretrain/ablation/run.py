@@ -35,7 +35,7 @@ from patchatlas.pretrain.config import PretrainConfig, differences, read_config,
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.data import Opened, open_source
 from patchatlas.pretrain.export import write_encoder
-from patchatlas.pretrain.model import make_student
+from patchatlas.pretrain.model import make_student, with_mean_std
 from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.probe import Patches, encode_cases, raw_cases, score
 from patchatlas.pretrain.run_folder import RunFolder
@@ -178,8 +178,9 @@ def _make(
     if job.kind == "random":
         path = output / "baselines" / f"random-{job.seed}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        student = make_student(job.config)
-        write_encoder(path, student.state_dict(), student.vit.config, job.config, step=0, spacing_mm=opened.spacing_mm)
+        config = with_mean_std(job.config)
+        student = make_student(config)
+        write_encoder(path, student.state_dict(), student.vit.config, config, step=0, spacing_mm=opened.spacing_mm)
         return Result(job.arm, job.kind, job.seed, _probed(_encoded(path, job, half) for half in _halves(held)))
     folder = RunFolder(output / "runs" / job.arm / f"seed-{job.seed}")
     folder.path.parent.mkdir(parents=True, exist_ok=True)

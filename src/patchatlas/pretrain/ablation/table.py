@@ -30,6 +30,20 @@ PROBES = ("knn", "linear")
 """Numbers on which an arm is compared with every other row."""
 
 
+MISSING = (
+    "A `-` is a number that could not be taken: fg-R2 needs twice as many crops as features, RankMe and patch cosine a "
+    "look of the monitor (`monitor.spectra_every` steps) with twice as many tokens as features, and what is of a run a "
+    "baseline has not."
+)
+"""What is said below a table in which a number is missing."""
+
+_MEANS = {
+    "random": "these features are no better than what it began from",
+    "raw": "no network is needed for as much",
+}
+"""What it says of an arm that it is not above a baseline, by the baseline's kind."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean over seeds and its 95 % t-interval; of one seed there is none, and `low` and `high` are `None`."""
@@ -159,10 +173,33 @@ class Table:
             parts = [row.name, str(len(row.results)), *cells, _verdicts(row.results), cleared]
             lines.append("| " + " | ".join(part or "-" for part in parts) + " |")
         lines += ["", f"Means over seeds ± half the 95 % t-interval; {self.base.train.steps} steps a run."]
+        if any(name not in row.intervals for row in self.rows for name in METRICS):
+            lines.append(MISSING)
+        lines += self._no_better()
         lines += [
             f"`{row.name}` is apart from {', '.join(row.apart)} on both probes." for row in self.rows if row.apart
         ]
         return "\n".join(lines) + "\n"
+
+    def _no_better(self) -> list[str]:
+        """A sentence for each arm and each baseline whose mean it does not come above on a probe."""
+        lines = []
+        for row in self.rows:
+            for other in self.rows:
+                if row.kind != "arm" or other.kind == "arm":
+                    continue
+                level = [
+                    METRICS[name].caption
+                    for name in PROBES
+                    if name in row.intervals
+                    and name in other.intervals
+                    and row.intervals[name].mean <= other.intervals[name].mean
+                ]
+                if level:
+                    lines.append(
+                        f"`{row.name}` is not above {other.name} in {' and '.join(level)}: {_MEANS[other.kind]}."
+                    )
+        return lines
 
     def write(self, folder: Path) -> None:
         """Write `ablation.json` and `ablation.md`."""
@@ -237,6 +274,8 @@ def _verdicts(results: Sequence[Result]) -> str:
     for result in results:
         if result.level:
             why = f" ({', '.join(result.alarms)})" if result.alarms else ""
+            early = result.level == "ok" and result.judged_from
+            level = f"not judged before step {result.judged_from}" if early else result.level
             before = "" if result.worst == result.level else f", {result.worst} before"
-            counted[f"{result.level}{why}{before}"] = counted.get(f"{result.level}{why}{before}", 0) + 1
+            counted[f"{level}{why}{before}"] = counted.get(f"{level}{why}{before}", 0) + 1
     return "; ".join(text if len(counted) == 1 else f"{count}: {text}" for text, count in counted.items())

@@ -2,7 +2,7 @@
 
 Axes: c = 3 channels (red, green, blue), h w pixels; levels 0..1. Formulas are the usual ones: brightness multiplies,
 contrast moves away from the mean luma, saturation away from a pixel's own luma, and hue turns the two colour axes of
-YIQ (FCC 1953, NTSC), which keeps luma.
+YIQ (FCC 1953, NTSC), which keeps luma. `lit` changes the light as a whole: gains, contrast, level, gamma, slope.
 """
 
 import math
@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.colour import LUMA
-from patchatlas.pretrain.crops.config import PhotoAugment
+from patchatlas.pretrain.crops.augment import log_uniform
+from patchatlas.pretrain.crops.config import PhotoAugment, PhotoLight
 
 Rgb = Float[Tensor, "3 h w"]
 
@@ -72,6 +73,30 @@ def grey(pixels: Rgb) -> Rgb:
 def solarised(pixels: Rgb, above: float) -> Rgb:
     """Levels from `above` on inverted, as in an overexposed print."""
     return torch.where(pixels >= above, 1 - pixels, pixels)
+
+
+def lit(pixels: Rgb, light: PhotoLight, rng: np.random.Generator) -> Rgb:
+    """Pixels under other light, 0..1: all changes of `light` but noise, by random amounts."""
+    gain = torch.from_numpy((1 + light.gain * rng.uniform(-1, 1, 3)).astype(np.float32))[:, None, None]
+    contrast, gamma = log_uniform(light.contrast, rng), log_uniform(light.gamma, rng)
+    level = light.level * rng.uniform(-1, 1)
+    down, right = light.slope * rng.uniform(-1, 1, 2)
+    mean = (pixels.mean(dim=(1, 2), keepdim=True) * gain).mean()
+    pixels = torch.addcmul(mean * (1 - contrast) + level, pixels, gain * contrast).clamp_(0, 1).pow_(gamma)
+    h, w = pixels.shape[1:]
+    slope = 1 + down * _across(h)[:, None] + right * _across(w)
+    return pixels.mul_(slope).clamp_(0, 1)
+
+
+def noisy(pixels: Rgb, most: float, rng: np.random.Generator) -> Rgb:
+    """Pixels with Gaussian noise of a standard deviation between 0 and `most`."""
+    drawn = torch.from_numpy(rng.standard_normal(tuple(pixels.shape), dtype=np.float32))
+    return torch.add(pixels, drawn, alpha=rng.uniform(0, most))
+
+
+def _across(n: int) -> Float[Tensor, " n"]:
+    """Pixel centres from edge to edge as numbers between -1 and 1."""
+    return (torch.arange(n) + 0.5) * (2 / n) - 1
 
 
 def luma(pixels: Rgb) -> Float[Tensor, "1 h w"]:

@@ -4,11 +4,11 @@ Sizes run in array order, (z, y, x) in volumes and (y, x) in photographs; one nu
 probabilities, ranges are (low, high), and HU are Hounsfield units.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from patchatlas.pretrain.foreground import BODY_HU
 from patchatlas.pretrain.window import WINDOWS, check_window
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -92,7 +92,7 @@ class LocalCrops(_Settings):
     mm: ZyxMm | None = None
     """Physical size, millimetres, as for global crops."""
     zoom: Range = (1.0, 1.0)
-    """As for global crops."""
+    """As for global crops. A part of a global crop that would be larger than that is as large, and says so."""
     foreground: Foreground = "body"
     """What counts as foreground: body, or a threshold in HU."""
     min_foreground_ratio: Share = 0.4
@@ -154,7 +154,8 @@ class CropConfig(_Settings):
     locals: LocalCrops = LocalCrops()
     """The small crops."""
     window: tuple[float, float] | str = "ct"
-    """HU that become 0 and 1, or the name of a preset; its lower end may not lie above a foreground threshold."""
+    """HU that become 0 and 1, or the name of a preset; its lower end may not lie above a foreground threshold, for the
+    body above the one that the cache made it with."""
     augment: VolumeAugment = VolumeAugment()
     """How values and sides are varied."""
     strict: bool = False
@@ -175,10 +176,13 @@ class CropConfig(_Settings):
         """Channels of a crop."""
         return 1
 
-    @property
-    def lowest_foreground(self) -> float:
-        """The lowest of all thresholds, HU; the window begins there or below, however it is varied."""
-        return min(BODY_HU if key == "body" else key for key in self.keys)
+    def lowest_foreground(self, body_hu: float) -> float:
+        """The lowest of all thresholds, HU; the window begins there or below, however it is varied.
+
+        Args:
+            body_hu: the threshold that the body masks of the cache were made with.
+        """
+        return min(body_hu if key == "body" else key for key in self.keys)
 
     @property
     def keys(self) -> tuple[Foreground, ...]:
@@ -199,7 +203,7 @@ class CropConfig(_Settings):
             self._check_inside()
         if isinstance(self.window, str) and self.window not in WINDOWS:
             raise ValueError(f"there is no window {self.window!r}; there are {', '.join(WINDOWS)}, or give (low, high)")
-        check_window(self.window_hu, self.lowest_foreground)
+        check_window(self.window_hu, self.lowest_foreground(math.inf))  # that of the body is known to the cache alone
         return self
 
     def _check_inside(self) -> None:
@@ -208,6 +212,7 @@ class CropConfig(_Settings):
                 f"locals.size {self.locals.size} does not fit into globals.size {self.globals.size}; "
                 "make it smaller, or set locals.inside to volume"
             )
+        self._check_extents()
         alike = self.locals.foreground == self.globals.foreground
         if alike and self.locals.min_foreground_ratio > self.globals.min_foreground_ratio:
             raise ValueError(
@@ -215,6 +220,25 @@ class CropConfig(_Settings):
                 f"{self.globals.min_foreground_ratio}: a global crop need not have such a part. Where locals tile a "
                 "global crop one of them has at least its ratio, so lower it to that or below"
             )
+
+    def _check_extents(self) -> None:
+        part, whole = self.locals, self.globals
+        if part.mm is not None and whole.mm is not None:
+            unit, small, large = "mm", part.mm, whole.mm
+        elif part.mm is None and whole.mm is None:
+            unit, small, large = "voxels", part.size, whole.size
+        else:
+            return  # the spacing decides, in which volumes differ
+        least, most = [n * part.zoom[0] for n in small], [n * whole.zoom[1] for n in large]
+        if any(n > m for n, m in zip(least, most, strict=True)):
+            raise ValueError(
+                f"local crops show {_sides(least)} {unit} at least, with their mm and zoom, and global crops "
+                f"{_sides(most)} at most; make locals.mm or locals.zoom smaller, or set locals.inside to volume"
+            )
+
+
+def _sides(sides: list[float]) -> str:
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 # -- photographs ------------------------------------------------------------------------------------------------------
@@ -235,6 +259,55 @@ class PhotoScale(_Settings):
     """Chance of a blur, for each crop in turn."""
     solarise_prob: tuple[Share, ...] = (0.0,)
     """Chance that bright levels are inverted, for each crop in turn."""
+
+
+class PhotoWarp(_Settings):
+    """Crops that are any quadrilateral of a photograph: turned, slanted, stretched, of sizes in pixels.
+
+    The global crops of a sample lie around one place, so that each shows most of what the others do; local crops are
+    parts of them. All of them lie inside the photograph.
+    """
+
+    scale: Range = (0.6, 5.0)
+    """Pixels of the photograph along one of the crop, for the first global crop; evenly over the logarithm. Where the
+    photograph is smaller than that, as many as fit, and a flag."""
+    ratio: Range = (0.55, 1.8)
+    """The same of another global crop over that of the first."""
+    shift: Share = 0.25
+    """Largest way from the middle of the first global crop to that of another along each axis, over its side."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 18.0
+    """Standard deviation of the angle that a crop is turned by, degrees; two crops differ by 1.4 times as much."""
+    any_turn: Share = 0.1
+    """Chance that it is turned by any angle instead, all alike."""
+    perspective: Annotated[float, Field(ge=0, lt=0.5)] = 0.12
+    """Largest move of a corner along each axis, over its distance from the middle; 0.5 could fold a crop over."""
+    stretch: Annotated[float, Field(ge=1)] = 1.25
+    """Largest factor between the scales of both axes, either way."""
+
+
+class PhotoLight(_Settings):
+    """Other light, another camera: more than `jitter` changes, in one pass over the pixels.
+
+    Levels are multiplied channel by channel, moved away from their mean, moved up or down, and put to a power; then
+    multiplied with a slope across the crop, and given noise.
+    """
+
+    prob: Share = 1.0
+    """Chance of all of it; noise has its own."""
+    gain: Share = 0.2
+    """Largest relative change of each channel."""
+    contrast: Range = (0.55, 1.5)
+    """Factor of the distance from the mean level, evenly over its logarithm."""
+    level: Share = 0.2
+    """Largest number added to all levels, either way."""
+    gamma: Range = (0.6, 1.65)
+    """Exponent, evenly over its logarithm."""
+    slope: Annotated[float, Field(ge=0, lt=0.5)] = 0.3
+    """Largest relative change from the middle to an edge, along each axis."""
+    noise_prob: Share = 0.5
+    """Chance of Gaussian noise, after any blur."""
+    noise: Annotated[float, Field(ge=0)] = 0.06
+    """Its largest standard deviation."""
 
 
 class PhotoAugment(_Settings):
@@ -258,6 +331,8 @@ class PhotoAugment(_Settings):
     """Standard deviation of a blur, pixels of the crop."""
     solarise_above: Share = 0.5
     """Levels from here on are inverted."""
+    light: PhotoLight | None = None
+    """Stronger changes of light, after those of colour; none if not given."""
 
     @classmethod
     def none(cls) -> "PhotoAugment":
@@ -285,6 +360,11 @@ class PhotoCropConfig(_Settings):
     """Least share of the smaller of two global crops that the other one shows too."""
     locals_inside: bool = False
     """Local crops are parts of the global crops, in turn; else they come from anywhere."""
+    warp: PhotoWarp | None = None
+    """Quadrilaterals instead of boxes: `globals.area`, both aspects and `min_overlap` then stay out, and `locals.area`
+    is a share of the global crop that a local crop is a part of."""
+    per_photo: Annotated[int, Field(ge=1)] = 1
+    """Samples of each photograph an epoch."""
     augment: PhotoAugment = PhotoAugment()
     """How pixels are varied."""
 
@@ -318,7 +398,21 @@ class PhotoCropConfig(_Settings):
             _require_patches(f"{name}.size", scale.size, self.patch)
             if scale.area[1] > 1:
                 raise ValueError(f"{name}.area {scale.area} is more than the photograph; end at 1 or below")
+        if self.warp is not None:
+            self._check_warp()
         return self
+
+    def _check_warp(self) -> None:
+        unused = {
+            "globals.area": (self.globals.area, _PHOTO_GLOBALS.area),
+            "globals.aspect": (self.globals.aspect, _PHOTO_GLOBALS.aspect),
+            "locals.aspect": (self.locals.aspect, _PHOTO_LOCALS.aspect),
+            "min_overlap": (self.min_overlap, 0.0),
+            "locals_inside": (self.locals_inside, False),
+        }
+        for name, (given, default) in unused.items():
+            if given != default:
+                raise ValueError(f"{name} {given} does nothing beside warp, which says what crops show; leave it out")
 
 
 def _require_patches(name: str, size: tuple[int, ...], patch: tuple[int, ...]) -> None:

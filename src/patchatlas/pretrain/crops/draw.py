@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Bool
 
 from patchatlas.errors import InputError
 from patchatlas.geometry.frame import Size
-from patchatlas.geometry.rounding import round_to_multiple
+from patchatlas.geometry.rounding import round_half_up
 from patchatlas.pretrain.crops.config import Demand, Foreground, GlobalCrops, LocalCrops
 from patchatlas.pretrain.crops.records import ANYWHERE, BELOW_MIN, DEMAND_RELAXED
 from patchatlas.pretrain.crops.table import SummedTable
@@ -69,7 +70,7 @@ class Ground:
     strict: bool = False
     _choices: dict[tuple[Size, Rule | None], Choice] = field(default_factory=dict, init=False, repr=False)
 
-    @property
+    @cached_property
     def cell(self) -> Size:
         """Voxels in a cell along each axis."""
         return next(iter(self.tables.values())).cell
@@ -160,11 +161,24 @@ def extent(scale: GlobalCrops | LocalCrops, zoom: float, cell: Sequence[int], sp
         cell: voxels in a cell.
         spacing: millimetres a voxel.
     """
-    if scale.mm is None:
-        voxels = [Fraction(side) for side in scale.size]
+    return _extent(scale.size, scale.mm, zoom, tuple(cell), tuple(spacing))
+
+
+@lru_cache(maxsize=1024)
+def _extent(size: Size, mm: tuple[float, ...] | None, zoom: float, cell: Size, spacing: tuple[float, ...]) -> Size:
+    times, parts = zoom.as_integer_ratio()
+    exact = _unzoomed(size, mm, cell, spacing)
+    return tuple(max(1, round_half_up(Fraction(n.numerator * times, n.denominator * parts))) for n in exact)
+
+
+@lru_cache(maxsize=256)
+def _unzoomed(size: Size, mm: tuple[float, ...] | None, cell: Size, spacing: tuple[float, ...]) -> tuple[Fraction, ...]:
+    """The cells, and parts of cells, of a crop that is not zoomed."""
+    if mm is None:
+        voxels = [Fraction(side) for side in size]
     else:
-        voxels = [Fraction(str(mm)) / Fraction(str(apart)) for mm, apart in zip(scale.mm, spacing, strict=True)]
-    return tuple(round_to_multiple(n * Fraction(zoom) / c, 1) for n, c in zip(voxels, cell, strict=True))
+        voxels = [Fraction(str(one)) / Fraction(str(apart)) for one, apart in zip(mm, spacing, strict=True)]
+    return tuple(n / c for n, c in zip(voxels, cell, strict=True))
 
 
 def draw_zoom(scale: GlobalCrops | LocalCrops, rng: np.random.Generator) -> float:

@@ -2,7 +2,10 @@
 
 If local crops tile a global crop, the mean ratio of the tiles is that of the global crop, so one of them has at least
 as much; tiles begin on patches. Hence a global crop that meets its ratio always holds a local crop that meets a lower
-one, and the fallback below never fires for it.
+one, and the fallback below never fires for it. Two cells in three do not tile; then it may fire, with a flag.
+
+After a resize, by mm or zoom, a patch of the global crop need not be a whole number of cells; then local crops begin on
+any cell.
 """
 
 from collections.abc import Sequence
@@ -10,9 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from patchatlas.errors import InputError
 from patchatlas.geometry.frame import Size
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.crops.draw import Choice, Ground, Placed, Rule, allowed, draw_rule, draw_zoom, extent, place
+from patchatlas.pretrain.crops.records import SHRUNK
 
 
 def draw_locals(
@@ -36,10 +41,16 @@ def draw_locals(
             placed.append(place(ground.choice(cells, rule), cells, rule, rng))
             continue
         parent = number % len(parents)
-        cells = tuple(min(n, whole) for n, whole in zip(cells, parents[parent].cells, strict=True))
+        wanted, cells = cells, tuple(min(n, whole) for n, whole in zip(cells, parents[parent].cells, strict=True))
+        if cells != wanted and ground.strict:
+            raise InputError(
+                f"{ground.name} is to give a local crop of {wanted} cells inside a global crop of "
+                f"{parents[parent].cells}. Make locals.mm or locals.zoom smaller, or set strict to false to shrink it"
+            )
         if (parent, cells, rule) not in known:
             known[parent, cells, rule] = inside(ground, parents[parent], cells, rule, config)
-        placed.append(replace(place(known[parent, cells, rule], cells, rule, rng), parent=parent))
+        one = replace(place(known[parent, cells, rule], cells, rule, rng), parent=parent)
+        placed.append(one if cells == wanted else replace(one, flags=(*one.flags, SHRUNK)))
     return tuple(placed)
 
 

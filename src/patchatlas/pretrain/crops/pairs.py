@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 from jaxtyping import Bool
@@ -76,16 +76,42 @@ def around(
     first: Placed, cells: Size, positions: Size, *, least: float, most: float
 ) -> tuple[Size, Bool[np.ndarray, "*window"]]:
     """The window of positions near a crop, its first cell, and which of its positions overlap the crop as asked."""
-    smaller = min(math.prod(first.cells), math.prod(cells))
+    before, window = _apart(tuple(first.cells), tuple(cells), least, most)
+    origin, inside, held = [], [], []
+    for at, n, whole, count in zip(first.start, before, window.shape, positions, strict=True):
+        low, high = max(0, at - n), min(count, at - n + whole)
+        origin.append(low)
+        inside.append(slice(low - (at - n), max(low, high) - (at - n)))
+        held.append(slice(low, max(low, high)))
+    if least > 0:
+        return tuple(origin), window[tuple(inside)]
+    everywhere = np.ones(positions, dtype=bool)  # crops that share nothing are allowed, too
+    everywhere[tuple(held)] = window[tuple(inside)]
+    return (0,) * len(positions), everywhere
+
+
+@lru_cache(maxsize=256)
+def _apart(first: Size, second: Size, least: float, most: float) -> tuple[Size, Bool[np.ndarray, "*window"]]:
+    """Which distances of a second crop from a first one give the overlap that is asked, wherever the first one lies.
+
+    Args:
+        first: cells of the first crop.
+        second: of the second.
+        least: least overlap.
+        most: largest overlap.
+
+    Returns:
+        Cells by which the window begins before the first crop, and the window; it is not to be written to.
+    """
+    smaller = min(math.prod(first), math.prod(second))
     bottom, top = least_voxels(least, smaller), math.floor(Fraction(str(most)) * smaller)
-    origin, shared = [], []
-    for at, n, m, count in zip(first.start, first.cells, cells, positions, strict=True):
-        begin = np.arange(count)
-        along = np.maximum(np.minimum(at + n, begin + m) - np.maximum(at, begin), 0)
+    before, shared = [], []
+    for n, m in zip(first, second, strict=True):
+        away = np.arange(-m, n + 1)
+        along = np.maximum(np.minimum(n, away + m) - np.maximum(0, away), 0)
         # The other axes can share no more than all, so each must share the least by itself.
         near = np.flatnonzero(along >= least_voxels(least, min(n, m)))
-        low, high = (int(near[0]), int(near[-1]) + 1) if len(near) else (0, 0)
-        origin.append(low)
-        shared.append(along[low:high])
+        before.append(-int(away[near[0]]))
+        shared.append(along[near[0] : near[-1] + 1])
     volume = reduce(np.multiply.outer, shared)
-    return tuple(origin), (volume >= bottom) & (volume <= top)
+    return tuple(before), (volume >= bottom) & (volume <= top)

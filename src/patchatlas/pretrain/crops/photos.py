@@ -7,28 +7,35 @@ foreground. Sizes and positions run in array order (y, x), in pixels of the upri
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchatlas.arrays import ImageU8
 from patchatlas.errors import InputError
 from patchatlas.geometry.frame import Frame
+from patchatlas.geometry.projective import Projective
+from patchatlas.geometry.pyramid import Pyramid
 from patchatlas.geometry.sampling import resample_picture
 from patchatlas.io.images import read_header, read_picture
 from patchatlas.io.reasons import PictureError
-from patchatlas.pretrain.crops.augment import blurred
-from patchatlas.pretrain.crops.colours import grey, jittered, solarised
-from patchatlas.pretrain.crops.config import PhotoCropConfig, PhotoScale
-from patchatlas.pretrain.crops.records import OVERLAP_RELAXED, CropRecord, Sample
+from patchatlas.pretrain.crops.augment import blurred, log_uniform
+from patchatlas.pretrain.crops.colours import grey, jittered, lit, noisy, solarised
+from patchatlas.pretrain.crops.config import PhotoCropConfig, PhotoScale, PhotoWarp
+from patchatlas.pretrain.crops.kept import Kept
+from patchatlas.pretrain.crops.quads import Quad, draw_shape, place, place_at
+from patchatlas.pretrain.crops.records import OVERLAP_RELAXED, SHRUNK, CropRecord, Sample
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm")
 """Files that are taken for photographs, in any letter case."""
 
 Box = tuple[tuple[int, int], tuple[int, int]]
 """First pixel and pixels along each axis."""
+
+KEEP_BYTES = 2**30
+"""What decoded photographs may take in each process, unless said otherwise."""
 
 _DRAW, _VARY = 0, 1
 """What a generator is for, the last number of its seed but for that of the crop."""
@@ -42,11 +49,13 @@ class Drawn:
         box: where it lies.
         n_valid: places that it was drawn from.
         flags: what it does not meet.
+        warp: from the crop to the photograph where it is no box.
     """
 
     box: Box
     n_valid: int
     flags: tuple[str, ...]
+    warp: Projective | None = None
 
 
 @dataclass(frozen=True)
@@ -106,17 +115,22 @@ class PhotoViews:
         photos: the photographs.
         config: the settings.
         seed: of everything random.
+        keep_bytes: what decoded photographs may take in this process; those that were not used for longest go.
     """
 
-    def __init__(self, photos: PhotoFolder, config: PhotoCropConfig, *, seed: int = 0) -> None:
+    def __init__(
+        self, photos: PhotoFolder, config: PhotoCropConfig, *, seed: int = 0, keep_bytes: int = KEEP_BYTES
+    ) -> None:
         self.photos = photos
         self.config = config
         self.seed = seed
+        self.keep_bytes = keep_bytes
         self._by_id = {record.id: record for record in photos.records}
+        self._kept = Kept(keep_bytes)
 
     def __len__(self) -> int:
-        """Photographs; sample `index` is of photograph `index` modulo this."""
-        return len(self.photos.records)
+        """Samples an epoch; sample `index` is of photograph `index` modulo their number."""
+        return len(self.photos.records) * self.config.per_photo
 
     def plan(self, index: int, epoch: int) -> tuple[CropRecord, ...]:
         """Where the crops of a sample lie, its global crops first; no pixel is read.
@@ -125,17 +139,12 @@ class PhotoViews:
             index: any number from 0 on.
             epoch: any number from 0 on.
         """
-        config, photo = self.config, self.photos.records[index % len(self)]
+        config, photo = self.config, self.photos.records[index % len(self.photos.records)]
         rng = np.random.default_rng((self.seed, epoch, index, _DRAW))
-        drawn: list[Drawn] = []
-        for _ in range(config.globals.count):
-            first = drawn[0].box if drawn and config.min_overlap else None
-            drawn.append(draw_box(photo.size_hw, config.globals, rng, beside=first, overlap=config.min_overlap))
-        parents = [-1] * len(drawn)
-        for number in range(config.locals.count):
-            parents.append(number % config.globals.count if config.locals_inside else -1)
-            around = drawn[parents[-1]].box if config.locals_inside else None
-            drawn.append(draw_box(photo.size_hw, config.locals, rng, within=around))
+        if config.warp is None:
+            drawn, parents = self._boxes(photo, rng)
+        else:
+            drawn, parents = self._quads(photo, config.warp, rng)
         flips = [(1,) if rng.random() < config.augment.flip else () for _ in drawn]
         return tuple(
             self._record(photo, one, parent, flipped, (self.seed, epoch, index, _VARY, number))
@@ -149,7 +158,7 @@ class PhotoViews:
             PictureError: the photograph is damaged or was changed since the folder was looked through.
         """
         records = self.plan(index, epoch)
-        picture = self._read(self._by_id[records[0].volume])
+        picture = self._picture(self._by_id[records[0].volume])
         pixels = [self._pixels(record, picture) for record in records]
         n, large, small = (
             self.config.globals.count,
@@ -176,13 +185,63 @@ class PhotoViews:
         """
         if record.volume not in self._by_id:
             raise InputError(f"{record.volume} is not in this folder; open the one that the record was made from")
-        return self._pixels(record, self._read(self._by_id[record.volume]))
+        return self._pixels(record, self._picture(self._by_id[record.volume]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"photos": self.photos, "config": self.config, "seed": self.seed, "keep_bytes": self.keep_bytes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(  # type: ignore[misc]
+            state["photos"], state["config"], seed=state["seed"], keep_bytes=state["keep_bytes"]
+        )
+
+    # -- places -------------------------------------------------------------------------------------------------------
+
+    def _boxes(self, photo: Photo, rng: np.random.Generator) -> tuple[list[Drawn], list[int]]:
+        """Upright crops, global ones first, and the parent of each."""
+        config = self.config
+        drawn: list[Drawn] = []
+        for _ in range(config.globals.count):
+            first = drawn[0].box if drawn and config.min_overlap else None
+            drawn.append(draw_box(photo.size_hw, config.globals, rng, beside=first, overlap=config.min_overlap))
+        parents = [-1] * len(drawn)
+        for number in range(config.locals.count):
+            parents.append(number % config.globals.count if config.locals_inside else -1)
+            around = drawn[parents[-1]].box if config.locals_inside else None
+            drawn.append(draw_box(photo.size_hw, config.locals, rng, within=around))
+        return drawn, parents
+
+    def _quads(self, photo: Photo, warp: PhotoWarp, rng: np.random.Generator) -> tuple[list[Drawn], list[int]]:
+        """Crops of any shape, global ones around one place and local ones within them, and the parent of each."""
+        config, whole = self.config, photo.size_hw
+        large, small = config.globals.size, config.locals.size
+        quads = [place(draw_shape(large, warp, rng), warp.scale, whole, rng)]
+        first = quads[0]
+        for _ in range(1, config.globals.count):
+            shape = draw_shape(large, warp, rng)
+            away = warp.shift * first.scale * np.array(large[::-1]) * rng.uniform(-1, 1, 2)
+            quads.append(place_at(shape, first.scale * log_uniform(warp.ratio, rng), first.centre + away, whole))
+        maps = [Projective.onto(large, quad.corners) for quad in quads]
+        parents = [-1] * len(quads)
+        for number in range(config.locals.count):
+            parents.append(number % config.globals.count)
+            side = math.sqrt(rng.uniform(*config.locals.area))
+            middle = np.array(large[::-1]) / 2 * (1 + (1 - side) * rng.uniform(-1, 1, 2))
+            around = maps[parents[-1]].to_source(torch.from_numpy(middle)[None])[0].numpy()
+            scale = quads[parents[-1]].scale * side * math.sqrt(math.prod(large) / math.prod(small))
+            quads.append(place_at(draw_shape(small, warp, rng), scale, around, whole))
+            maps.append(Projective.onto(small, quads[-1].corners))
+        return [_drawn(quad, one) for quad, one in zip(quads, maps, strict=True)], parents
 
     def _record(
         self, photo: Photo, drawn: Drawn, parent: int, flips: tuple[int, ...], seed: tuple[int, ...]
     ) -> CropRecord:
-        start, size = drawn.box
-        frame = Frame.whole(photo.size_hw).crop(start, size).resize(self._scale(seed[-1]).size)
+        (start, size), crop = drawn.box, self._scale(seed[-1]).size
+        frame, warp = Frame.whole(photo.size_hw).crop(start, size).resize(crop), drawn.warp
+        if warp is None:
+            frame = frame.flip(1) if flips else frame
+        elif flips:
+            warp = Projective.of_frame(Frame.whole(crop).flip(1)).then(warp)
         return CropRecord(
             volume=photo.id,
             start_zyx=start,
@@ -193,35 +252,49 @@ class PhotoViews:
             flags=drawn.flags,
             parent=parent,
             flips=flips,
-            frame=frame.flip(1) if flips else frame,
+            frame=frame,
             threshold="body",
             seed=seed,
+            warp=warp,
         )
 
-    def _read(self, photo: Photo) -> ImageU8:
+    # -- pixels -------------------------------------------------------------------------------------------------------
+
+    def _picture(self, photo: Photo) -> Pyramid:
+        return self._kept.get(photo.id, lambda: self._read(photo))
+
+    def _read(self, photo: Photo) -> Pyramid:
         picture = read_picture(photo.path)
         if picture.size_hw != photo.size_hw:
             raise InputError(
                 f"{photo.path} is {picture.size_hw} and was {photo.size_hw} when the folder was looked through; "
                 "start again"
             )
-        return picture.pixels
+        return Pyramid((picture.pixels,)) if self.config.warp is None else Pyramid.of(picture.pixels)
 
-    def _pixels(self, record: CropRecord, picture: ImageU8) -> Float[Tensor, "c h w"]:
+    def _pixels(self, record: CropRecord, picture: Pyramid) -> Float[Tensor, "c h w"]:
         config, rng = self.config, np.random.default_rng(record.seed)
         number = record.seed[-1]
         scale = self._scale(number)
         if number >= config.globals.count:
             number -= config.globals.count
-        pixels = resample_picture(picture, record.frame)
+        if record.warp is None:
+            pixels = resample_picture(picture.levels[0], record.frame)
+        else:
+            pixels = picture.draw(record.warp, scale.size)
+        light = config.augment.light
         if rng.random() < config.augment.jitter_prob:
             pixels = jittered(pixels, config.augment, rng)
+        if light is not None and rng.random() < light.prob:
+            pixels = lit(pixels, light, rng)
         if rng.random() < config.augment.grey_prob:
             pixels = grey(pixels)
         if rng.random() < scale.blur_prob[number % len(scale.blur_prob)]:
             pixels = blurred(pixels, rng.uniform(*config.augment.blur_sigma))
         if rng.random() < scale.solarise_prob[number % len(scale.solarise_prob)]:
             pixels = solarised(pixels, config.augment.solarise_above)
+        if light is not None and rng.random() < light.noise_prob:
+            pixels = noisy(pixels, light.noise, rng)
         return pixels.clamp(0, 1)
 
     def _scale(self, number: int) -> PhotoScale:
@@ -229,6 +302,13 @@ class PhotoViews:
 
     def _patches(self, scale: PhotoScale) -> int:
         return math.prod(n // p for n, p in zip(scale.size, self.config.patch, strict=True))
+
+
+def _drawn(quad: Quad, warp: Projective) -> Drawn:
+    """A quadrilateral with the box of whole pixels around it."""
+    low, high = np.floor(quad.corners.min(axis=0)), np.ceil(quad.corners.max(axis=0))
+    (x, y), (columns, rows) = low.astype(int).tolist(), (high - low).astype(int).tolist()
+    return Drawn(((y, x), (rows, columns)), quad.places, (SHRUNK,) if quad.shrunk else (), warp)
 
 
 def draw_box(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from patchatlas.errors import ShapeError
 from patchatlas.geometry.frame import Frame, Size
+from patchatlas.geometry.projective import Projective
 from patchatlas.pretrain.crops.config import Foreground
 
 ANYWHERE = "anywhere"
@@ -28,8 +29,11 @@ BELOW_MIN = "below_min"
 """No position met the ratio: this is one of those with most foreground."""
 PADDED = "padded"
 """The volume is smaller than the crop: the rest is air, in no loss."""
+SHRUNK = "shrunk"
+"""The photograph, or the global crop that it is a part of, is smaller than what the crop was to show: it shows as much
+as fits."""
 
-FLAGS = (ANYWHERE, OVERLAP_RELAXED, DEMAND_RELAXED, BELOW_MIN, PADDED)
+FLAGS = (ANYWHERE, OVERLAP_RELAXED, DEMAND_RELAXED, BELOW_MIN, PADDED, SHRUNK)
 """All flags of a record."""
 
 
@@ -47,10 +51,14 @@ class CropRecord:
         flags: of `FLAGS`, what did not go as asked.
         parent: number of the global crop that it is a part of; -1 for none.
         flips: axes that were flipped, array order.
-        frame: from the pixels of the crop to those of the volume, exact, flips included.
+        frame: from the pixels of the crop to those of the volume, exact, flips included; with a `warp` that of the
+            box around it, without flips.
         threshold: what counts as foreground in `fg_ratio`.
         demands: further thresholds in HU that it meets, each with its least ratio.
-        seed: of the generator of its augmentation; `Views.replay` needs nothing else.
+        seed: of the generator of its augmentation; with the same settings `Views.replay` needs nothing else.
+        varied: short hash of the settings that its values came from, which `Views.replay` compares; empty for
+            photographs.
+        warp: from the points of the crop to those of the photograph where it is no box, flips included.
     """
 
     volume: str
@@ -66,6 +74,13 @@ class CropRecord:
     threshold: Foreground
     demands: tuple[tuple[float, float], ...] = ()
     seed: tuple[int, ...] = ()
+    varied: str = ""
+    warp: Projective | None = None
+
+    @property
+    def map(self) -> Projective:
+        """From the points of the crop to those of the volume or photograph, whatever its shape."""
+        return Projective.of_frame(self.frame) if self.warp is None else self.warp
 
     @property
     def flag(self) -> str:
@@ -78,7 +93,8 @@ class CropRecord:
         return tuple(abs(float(s)) * mm for s, mm in zip(self.frame.scale, self.spacing, strict=False))
 
     def overlap(self, other: "CropRecord") -> float:
-        """Share of the smaller of two crops, in source voxels, that the other one shows too."""
+        """Share of the smaller of two crops, in source voxels, that the other one shows too; of the boxes around them
+        where they are no boxes."""
         shared = 1
         for a, n, b, m in zip(self.start_zyx, self.size_zyx, other.start_zyx, other.size_zyx, strict=True):
             shared *= max(0, min(a + n, b + m) - max(a, b))
@@ -87,7 +103,7 @@ class CropRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers."""
         stored = {field.name: getattr(self, field.name) for field in fields(self)}
-        return stored | {"frame": self.frame.to_json()}
+        return stored | {"frame": self.frame.to_json(), "warp": None if self.warp is None else self.warp.to_json()}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "CropRecord":
@@ -96,6 +112,7 @@ class CropRecord:
             name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
         }
         plain["frame"] = Frame.from_json(stored["frame"])
+        plain["warp"] = None if stored.get("warp") is None else Projective.from_json(stored["warp"])
         plain["demands"] = tuple((float(threshold), float(ratio)) for threshold, ratio in stored["demands"])
         return CropRecord(**plain)
 

@@ -8,6 +8,7 @@ of axes. Sizes and positions run in array order.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Integer
@@ -56,7 +57,7 @@ class SummedTable:
             np.cumsum(inner, axis=axis, out=inner)
         return SummedTable(sums, tuple(cell), tuple(size))
 
-    @property
+    @cached_property
     def cells(self) -> Size:
         """Cells along each axis, those that reach beyond the volume too."""
         return tuple(n - 1 for n in self.sums.shape)
@@ -86,9 +87,9 @@ class SummedTable:
         """Foreground voxels of one crop."""
         ends = tuple(min(at + n, whole) for at, n, whole in zip(start, cells, self.cells, strict=True))
         found = self.sums[tuple(slice(at, end + 1, end - at) for at, end in zip(start, ends, strict=True))]
-        for axis in range(found.ndim):
-            found = np.diff(found, axis=axis)
-        return int(found.item())
+        for _ in range(self.sums.ndim):
+            found = found[1] - found[0]
+        return int(found)
 
     def ratio(self, start: Sequence[int], cells: Sequence[int]) -> float:
         """Share of foreground among the voxels of one crop that lie in the volume."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
@@ -58,6 +59,7 @@ class Valid:
         return np.asarray(self.origin) + np.asarray(self.step) * indices
 
 
+@lru_cache(maxsize=4096)
 def least_voxels(share: float, voxels: int) -> int:
     """The smallest whole number of voxels that is at least `share` of `voxels`.
 

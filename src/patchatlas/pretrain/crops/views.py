@@ -4,9 +4,13 @@ Sample (index, epoch) is the same whoever asks for it, in whatever order and pro
 (seed, epoch, index). Sizes and positions run in array order (z, y, x).
 """
 
+import hashlib
+import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -14,7 +18,7 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
-from patchatlas.errors import InputError, ShapeError
+from patchatlas.errors import InputError, ShapeError, UsageError
 from patchatlas.geometry.frame import Frame, Size
 from patchatlas.geometry.sampling import Fill, resample
 from patchatlas.pretrain.cache import CellCounts
@@ -26,6 +30,7 @@ from patchatlas.pretrain.crops.pairs import draw_globals
 from patchatlas.pretrain.crops.records import DEMAND_RELAXED, PADDED, CropRecord, Sample
 from patchatlas.pretrain.crops.table import SummedTable
 from patchatlas.pretrain.crops.tokens import token_shares
+from patchatlas.pretrain.window import check_window
 
 _KEPT_VOLUMES = 32
 """Volumes whose tables are held, some MB each; made again from the cache in milliseconds."""
@@ -62,6 +67,10 @@ class Volumes(Protocol[V]):
     def records(self) -> Sequence[V]:
         """Its volumes."""
 
+    @property
+    def body_hu(self) -> float:
+        """The threshold that its body masks were made with, HU."""
+
     def read(self, record: V, start_zyx: Sequence[int], size_zyx: Sequence[int]) -> Int16[np.ndarray, "z y x"]:
         """One box of a volume, HU."""
 
@@ -88,9 +97,14 @@ class Views(Generic[V]):
 
         Raises:
             InputError: the cache is empty.
+            UsageError: the window begins above a foreground threshold, of the config or of the body masks.
         """
         if not volumes.records:
             raise InputError("the cache holds no volume; index some with: patchatlas pretrain index SRC --out CACHE")
+        self._lowest = config.lowest_foreground(volumes.body_hu)
+        check_window(config.window_hu, self._lowest)
+        told = json.dumps([config.window_hu, self._lowest, config.augment.model_dump(mode="json")])
+        self._varied = hashlib.sha256(told.encode()).hexdigest()[:16]
         self.volumes = volumes
         self.config = config
         self.seed = seed
@@ -147,11 +161,25 @@ class Views(Generic[V]):
         """The pixels of one crop again, equal to those of its sample bit for bit.
 
         Raises:
-            InputError: its volume is not in the cache.
+            InputError: its volume is not in the cache, or has other voxels there.
+            UsageError: it was made with another window or variation.
         """
-        if record.volume not in self._by_id:
+        volume = self._by_id.get(record.volume)
+        if volume is None:
             raise InputError(f"{record.volume} is not in this cache; open the one that the record was made from")
-        return self._pixels(record, self._block(self._by_id[record.volume], record))
+        was = tuple(record.frame.source_size), tuple(record.spacing)
+        now = tuple(volume.size_zyx), tuple(volume.spacing_zyx)
+        if was != now:
+            raise InputError(
+                f"{record.volume} has {now[0]} voxels of {now[1]} mm in this cache and had {was[0]} of {was[1]} mm "
+                "when the record was made; open the cache that it was made from"
+            )
+        if record.varied != self._varied:
+            raise UsageError(
+                f"the record of {record.volume} was made with another window, foreground or augment; replay it with "
+                "the settings that it was made with"
+            )
+        return self._pixels(record, self._block(volume, record))
 
     def generator(self, index: int, epoch: int) -> np.random.Generator:
         """What decides the places of a sample."""
@@ -193,13 +221,12 @@ class Views(Generic[V]):
         self, volume: V, ground: Ground, placed: Placed, flips: tuple[int, ...], seed: tuple[int, ...]
     ) -> CropRecord:
         scale = self._scale(seed[-1])
-        start, size = (
-            tuple(n * c for n, c in zip(cells, ground.cell, strict=True)) for cells in (placed.start, placed.cells)
-        )
-        frame = Frame.whole(volume.size_zyx).crop(start, size).resize(scale.size)
-        for axis in flips:
-            frame = frame.flip(axis)
-        outside = any(at + n > whole for at, n, whole in zip(start, size, volume.size_zyx, strict=True))
+        (at_z, at_y, at_x), (n_z, n_y, n_x) = placed.start, placed.cells
+        c_z, c_y, c_x = ground.cell
+        z, y, x = start = at_z * c_z, at_y * c_y, at_x * c_x
+        size = n_z * c_z, n_y * c_y, n_x * c_x
+        whole = volume.size_zyx
+        outside = z + size[0] > whole[0] or y + size[1] > whole[1] or x + size[2] > whole[2]
         relaxed = placed.rule is None or DEMAND_RELAXED in placed.flags
         return CropRecord(
             volume=volume.id,
@@ -211,10 +238,11 @@ class Views(Generic[V]):
             flags=(*placed.flags, PADDED) if outside else placed.flags,
             parent=placed.parent,
             flips=flips,
-            frame=frame,
+            frame=_frame(whole, start, size, scale.size, flips),
             threshold=scale.foreground,
             demands=() if relaxed or placed.rule is None else placed.rule.demands,
             seed=seed,
+            varied=self._varied,
         )
 
     def _scale(self, number: int) -> GlobalCrops | LocalCrops:
@@ -251,7 +279,7 @@ class Views(Generic[V]):
         frame = replace(record.frame, source_size=block.shape, shift=shift)
         fill: Fill = (AIR_HU,) if PADDED in record.flags else "edge"  # without padding nothing is filled
         hu = resample(torch.from_numpy(block.astype(np.float32))[None], frame, fill=fill)
-        return vary(hu, self.config.augment, self.config.window_hu, rng, floor=self.config.lowest_foreground)
+        return vary(hu, self.config.augment, self.config.window_hu, rng, floor=self._lowest)
 
     def _tokens(self, volume: V, placed: Placed, record: CropRecord) -> tuple[Tensor, Tensor]:
         """Share of foreground of every patch, and whether it is padding; row-major in the crop as it is, flipped."""
@@ -264,6 +292,25 @@ class Views(Generic[V]):
 
     def _patches(self, size: Size) -> int:
         return int(np.prod([n // p for n, p in zip(size, self.config.patch, strict=True)]))
+
+
+_fraction = lru_cache(maxsize=4096)(Fraction)
+
+
+def _frame(whole: Size, start: Size, size: Size, shown: Size, flips: tuple[int, ...]) -> Frame:
+    """The frame of a crop: a part of a volume, resized, then flipped."""
+    first = _first_frame(whole, size, shown, flips)
+    shift = tuple(_fraction(at + t.numerator) for at, t in zip(start, first.shift, strict=True))  # of whole voxels
+    return Frame(first.size, first.source_size, first.axes, first.scale, shift)
+
+
+@lru_cache(maxsize=1024)
+def _first_frame(whole: Size, size: Size, shown: Size, flips: tuple[int, ...]) -> Frame:
+    """The same of a crop at the first voxel; exact fractions cost more than all else in a plan."""
+    frame = Frame.whole(whole).crop((0,) * len(whole), size).resize(shown)
+    for axis in flips:
+        frame = frame.flip(axis)
+    return frame
 
 
 def _held(record: CropRecord) -> Size:

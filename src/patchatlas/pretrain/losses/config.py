@@ -73,6 +73,25 @@ class SigregConfig(Settings):
     """Highest frequency."""
 
 
+class MatchConfig(Settings):
+    """Patch tokens of two global crops agree where both show the same place (van den Oord et al. 2018, arXiv
+    1807.03748, patch by patch).
+
+    An objective of its own, or beside others: with dino, ibot and koleo at 0 there is neither teacher nor mask.
+    """
+
+    weight: Weight = 0.0
+    temperature: float = Field(default=0.07, gt=0)
+    """Of the softmax over cosines."""
+    radius: float = Field(default=1.2, ge=0)
+    """Tokens of the other crop whose centres lie closer to the place than this are no negatives; in patches."""
+    others: int = Field(default=8, ge=0)
+    """Tokens of each other sample of a micro-batch that are negatives, drawn anew in each; those of the same volume or
+    photograph never are."""
+    margin: float = Field(default=0.25, ge=0)
+    """Places closer than this to the edge of the other crop are left out; in patches."""
+
+
 class SinkhornConfig(Settings):
     """Teacher targets that share the rows out evenly over the prototypes."""
 
@@ -124,19 +143,27 @@ class LossConfig(Settings):
     koleo: KoleoConfig = KoleoConfig()
     gram: GramConfig = GramConfig()
     sigreg: SigregConfig = SigregConfig()
+    match: MatchConfig = MatchConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
     foreground: ForegroundConfig = ForegroundConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> "LossConfig":
-        if not (self.dino.weight or self.ibot.weight or self.sigreg.weight):
-            raise ValueError("dino, ibot and sigreg all have weight 0, so nothing would be learnt; give one a weight")
+        if not (self.dino.weight or self.ibot.weight or self.sigreg.weight or self.match.weight):
+            raise ValueError(
+                "dino, ibot, sigreg and match all have weight 0, so nothing would be learnt; give one a weight"
+            )
         return self
 
     @property
     def needs_teacher(self) -> bool:
         """Whether any term compares with the teacher."""
         return bool(self.dino.weight or self.ibot.weight or self.gram.weight)
+
+    @property
+    def trains_cls(self) -> bool:
+        """Whether any term looks at class tokens; if none does, they say nothing of how a run goes."""
+        return bool(self.dino.weight or self.koleo.weight or self.sigreg.weight)
 
     @property
     def teacher_sees_locals(self) -> bool:

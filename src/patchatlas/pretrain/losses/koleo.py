@@ -2,6 +2,9 @@
 
 Axes: b samples, d features. Sablayrolles et al. 2019 (arXiv 1806.03198), equation 3: the Kozachenko-Leonenko estimate
 of the entropy, -mean log of the distance to the nearest neighbour, on unit vectors as in DINOv2.
+
+Neighbours are looked for among the samples that are given: those of one micro-batch, as DINOv3 looks among those of one
+device (facebookresearch/dinov3 at 0f84b8b, ssl_default_config.yaml). docs/pretrain-losses.md says what that changes.
 """
 
 import torch

@@ -6,6 +6,8 @@ N(0, 1), and the distance of every view to the mean of its sample's globals.
 
 Epps and Pulley: T = N * integral over t of |phi_N(t) - exp(-t^2 / 2)|^2 exp(-t^2 / 2) dt, with phi_N(t) the mean of
 exp(i t x). The integrand is even, so knots cover [0, reach] and count twice; trapezoids between them.
+
+N is the samples that are given, of one micro-batch of all ranks: a mean over micro-batches is no test of all of them.
 """
 
 from dataclasses import dataclass

@@ -81,10 +81,17 @@ class RowQueue:
 
     @torch.no_grad()
     def push(self, logits: Float[Tensor, "n k"]) -> None:
-        """Take in rows and let the oldest go beyond the capacity."""
-        if not self._capacity or not len(logits):
+        """Take in the rows that are finite and let the oldest go beyond the capacity.
+
+        One row that is not would make every target NaN for as long as it is held.
+        """
+        if not self._capacity:
             return
-        held = logits.detach().float() if self._rows is None else torch.cat([self._rows, logits.detach().float()])
+        rows = logits.detach().float()
+        rows = rows[rows.isfinite().all(1)]
+        if not len(rows):
+            return
+        held = rows if self._rows is None else torch.cat([self._rows, rows])
         self._rows = held[-self._capacity :].clone()
 
     def state_dict(self) -> dict[str, Tensor]:

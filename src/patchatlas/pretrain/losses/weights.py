@@ -60,6 +60,7 @@ def pair_weights(
     dino: DinoConfig,
     foreground: ForegroundConfig,
     parent: Int[Tensor, "l b"] | None = None,
+    mean_ratio: Float[Tensor, ""] | None = None,
 ) -> PairWeights:
     """w[s, t, b] = g(r_s) g(r_t) m[s, t, b] for every student view s and teacher view t of sample b.
 
@@ -74,6 +75,8 @@ def pair_weights(
         dino: how local pairs count.
         foreground: the switches.
         parent: the global that each local was cut from, for `local_pairs="parent"`.
+        mean_ratio: over all crops of the step, of all micro-batches and processes, for `weighting="mean"`; if not
+            given, over those that are.
 
     Raises:
         ShapeError: parents are wanted and not given.
@@ -98,7 +101,8 @@ def pair_weights(
     if foreground.weighting == "none":
         return PairWeights(values=match, total=match.sum())
     if foreground.weighting == "mean":
-        return PairWeights(values=match * ratios.mean(), total=match.sum())
+        mean = ratios.mean() if mean_ratio is None else mean_ratio
+        return PairWeights(values=match * mean, total=match.sum())
     each = ramp(ratios, *foreground.ramp)
     values = each[:, None] * each[None, :teachers] * match
     return PairWeights(values=values, total=values.sum())

@@ -75,6 +75,18 @@ class JsonLines:
                     new.write(line)
 
 
+def require_tensorboard() -> None:
+    """See that TensorBoard can be written, before anything is.
+
+    Raises:
+        MissingExtraError: tensorboard is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", extra="pretrain", needed_for="logging for TensorBoard") from error
+
+
 class TensorBoard:
     """Writes the numbers of steps as scalars for TensorBoard, and changes of the verdict as text.
 
@@ -87,10 +99,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | Path, *, resume_step: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", extra="pretrain", needed_for="logging for TensorBoard") from error
+        require_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=resume_step or None)
         self._said = "ok"
 

@@ -1,6 +1,6 @@
 """Numbers of one step: how sharp targets are, what the student has yet to learn from them, doubles among prototypes.
 
-Axes: n rows, k prototypes, d features of a prototype. All in float64: near a collapse the last digits count.
+Axes: n rows, k prototypes, v views, b samples, d features. All in float64: near a collapse the last digits count.
 
 What these cannot see: Sinkhorn makes all columns equal, so the entropy of the *mean* target is ln K whatever happens;
 rows that are all equal still count as many prototypes as there are rows. Only the entropy of each row tells. For the
@@ -15,6 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.errors import ShapeError
+from patchatlas.pretrain.losses.koleo import FLOOR
+
+EQUAL = 14.0
+"""KoLeo of two unit tokens that differ by rounding errors only, 1e-6 apart; above."""
 
 _ROWS = 1024  # prototypes compared at a time with all others
 
@@ -42,6 +46,24 @@ def divergence(
     cross = float(-(targets * log_probs).sum(-1).mean())
     entropy = float(_entropies(targets).mean())
     return {"dino_share": cross / math.log(targets.shape[1]), "target_entropy": entropy, "kl": cross - entropy}
+
+
+@torch.no_grad()
+def koleo_of_closest(class_tokens: Float[Tensor, "v b d"]) -> float:
+    """KoLeo of the one sample that lies closest to another: -log of the least distance of two unit tokens of a view.
+
+    The mean over a batch, which is the loss, hides two equal samples among many others. 18.4 if two are equal, as
+    KoLeo counts it; -inf for a single sample, NaN where a token is not finite.
+    """
+    if not bool(class_tokens.isfinite().all()):
+        return math.nan
+    unit = torch.nn.functional.normalize(class_tokens.double(), dim=-1)
+    likeness = unit @ unit.mT
+    likeness.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    nearest = likeness.argmax(-1)
+    others = torch.take_along_dim(unit, nearest[..., None], 1)
+    least = float((unit - others).norm(dim=-1).min()) if unit.shape[1] > 1 else math.inf
+    return -math.log(max(least, FLOOR))
 
 
 @torch.no_grad()
@@ -81,12 +103,16 @@ def grad_norms(parameters: Iterable[tuple[str, Tensor]], *, depth: int = 2) -> d
     Args:
         parameters: names and parameters; those without a gradient are left out.
         depth: parts of the name that make a module: of `blocks.3.attn.qkv.weight`, 2 give `blocks.3`.
+
+    All processes must call it where parameters are sharded.
     """
     squares: dict[str, float] = {}
     for name, parameter in parameters:
         if parameter.grad is not None:
             module = ".".join(name.split(".")[:-1][:depth]) or name
-            squares[module] = squares.get(module, 0.0) + float(parameter.grad.double().square().sum())
+            square = parameter.grad.double().square().sum()
+            whole = square.full_tensor() if hasattr(square, "full_tensor") else square  # shards of several processes
+            squares[module] = squares.get(module, 0.0) + float(whole)
     norms = {f"grad/{module}": math.sqrt(square) for module, square in squares.items()}
     return norms | {"grad/all": math.sqrt(sum(squares.values()))}
 

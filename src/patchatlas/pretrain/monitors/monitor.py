@@ -20,6 +20,9 @@ from patchatlas.pretrain.monitors.window import FeatureQueue, RowWindow
 _AT_MOST = 1024
 """Of the rows held, so many of the last are enough for numbers whose cost grows with pairs or waves."""
 
+_RECENT = frozenset({"below_ratio", "twins"})
+"""What is judged by its mean over the steps since the last look."""
+
 
 class Monitor:
     """State that lives along a run; one a process, of which that of rank 0 speaks.
@@ -43,7 +46,9 @@ class Monitor:
         self._from_step = warm_up if config.from_step is None else config.from_step
         self._judge = Judge(config, from_step=self._from_step)
         self._best_rank = 0.0
-        self._below: tuple[float, int] = (0.0, 0)
+        self._first_r2: float | None = None
+        self._recent: dict[str, tuple[float, int]] = {}
+        """By number of `_RECENT`, its sum since the last look and how often it was given."""
         self.numbers: dict[str, float] = {}
         """All numbers of the last update: those given, and those of the features on a step with a look."""
 
@@ -55,7 +60,7 @@ class Monitor:
     def see_features(
         self,
         step: int,
-        class_tokens: Float[Tensor, "v b d"],
+        class_tokens: Float[Tensor, "v b d"] | None,
         tokens: Float[Tensor, "v b n d"],
         *,
         token_foreground: Float[Tensor, "v b n"],
@@ -63,13 +68,15 @@ class Monitor:
         threshold: float = 0.05,
         pad: Bool[Tensor, "v b n"] | None = None,
     ) -> None:
-        """The teacher's tokens of the globals, and how much foreground there is in each patch and crop.
+        """The teacher's tokens of the globals, and how much foreground there is in each patch and crop; no class tokens
+        where nothing trains them.
 
         At most `tokens_a_step` patch tokens of each kind are held on to, drawn from (seed, step). Those with more than
         half foreground stand for the body, those with less than `threshold` for the background.
         """
-        self._queues["cls"].push(class_tokens.transpose(0, 1))
-        self._queues["ratio"].push(ratio.transpose(0, 1))
+        if class_tokens is not None:
+            self._queues["cls"].push(class_tokens.transpose(0, 1))
+            self._queues["ratio"].push(ratio.transpose(0, 1))
         drawn_from = np.random.SeedSequence((self._seed, step)).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(drawn_from) >> 1)
         real = torch.ones_like(token_foreground, dtype=torch.bool) if pad is None else ~pad
@@ -85,26 +92,38 @@ class Monitor:
 
         Args:
             step: of the optimiser, counted from 0.
-            observations: by name. Rules know `row_entropy`, `dino_share` and `kl` (`metrics`), `koleo`, `below_ratio`
-                (`metrics.crop_numbers`) and `initial_std` (`probes.relative_std`, before the first step); all others,
-                losses and norms of gradients among them, only have to be finite.
+            observations: by name. Rules know `row_entropy`, `dino_share`, `kl` and `koleo_closest` (`metrics`),
+                `koleo`, `below_ratio` (`metrics.crop_numbers`) and `initial_std` (`probes.relative_std`, before the
+                first step); all others, losses and norms of gradients among them, only have to be finite.
             prototypes: weights of the DINO head, to look for doubles on a step with a look.
         """
         looked = (step + 1) % self._config.spectra_every == 0
         self.numbers = dict(observations)
-        if "below_ratio" in observations:
-            self._below = (self._below[0] + observations["below_ratio"], self._below[1] + 1)
+        seen = dict(observations)
+        if "koleo_closest" in seen:
+            seen["twins"] = float(seen["koleo_closest"] > metrics.EQUAL)
+        for name in _RECENT & seen.keys():
+            total, count = self._recent.get(name, (0.0, 0))
+            self._recent[name] = (total + seen[name], count + 1)
         if looked:
             self.numbers |= self._window.numbers() | self.look()
             if "fg_rank" in self.numbers and step >= self._from_step:
                 self._best_rank = max(self._best_rank, self.numbers["fg_rank"])
                 self.numbers["fg_rank_of_best"] = self.numbers["fg_rank"] / self._best_rank if self._best_rank else 0.0
-            if self._below[1]:
-                self.numbers["below_ratio_recent"] = self._below[0] / self._below[1]
-                self._below = (0.0, 0)
+            if "foreground_r2" in self.numbers:
+                r2 = self.numbers["foreground_r2"]
+                self._first_r2 = r2 if self._first_r2 is None else self._first_r2
+                self.numbers["foreground_r2_left"] = probes.left_open(r2, self._first_r2)
+            self.numbers |= {f"{name}_recent": total / count for name, (total, count) in sorted(self._recent.items())}
+            self._recent = {}
             if prototypes is not None:
                 self.numbers["duplicate_prototypes"] = metrics.duplicate_share(prototypes)
         return self._judge.judge(step, self.numbers, looked=looked)
+
+    @property
+    def suspected(self) -> int | None:
+        """Step since which a collapse is suspected, see `verdict.Judge`."""
+        return self._judge.suspected
 
     def look(self) -> dict[str, float]:
         """All numbers of the features held for which there are enough; NaN only where features are not finite."""
@@ -124,7 +143,7 @@ class Monitor:
                 numbers |= _of_kind(kind, rows)
         if views is not None and flat is not None and ratio is not None:
             numbers |= _of_views(views)
-            numbers["foreground_r2"] = probes.foreground_r2(flat, ratio.flatten())
+            numbers["foreground_r2"] = probes.foreground_r2(flat, ratio.flatten(), together=views.shape[1])
         if foreground is not None and background is not None:
             numbers["background_share"] = probes.background_share(foreground, background)
         return {name: value for name, value in numbers.items() if math.isfinite(value)}
@@ -136,7 +155,8 @@ class Monitor:
             "queues": {kind: queue.state_dict() for kind, queue in self._queues.items()},
             "judge": self._judge.state_dict(),
             "best_rank": self._best_rank,
-            "below": self._below,
+            "first_r2": self._first_r2,
+            "recent": self._recent,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,7 +166,9 @@ class Monitor:
             queue.load_state_dict(state["queues"][kind])
         self._judge.load_state_dict(state["judge"])
         self._best_rank = state["best_rank"]
-        self._below = tuple(state["below"])
+        # States of before did not hold these: the next look is then the first, and of what is recent a part is missed.
+        self._first_r2 = state.get("first_r2")
+        self._recent = {name: (total, count) for name, (total, count) in state.get("recent", {}).items()}
 
 
 def _of_kind(kind: str, rows: Tensor) -> dict[str, float]:

@@ -125,18 +125,23 @@ def gaussian_test(features: Float[Tensor, "n d"], *, slices: int = 64, seed: int
 
 
 @torch.no_grad()
-def foreground_r2(features: Float[Tensor, "n d"], ratio: Float[Tensor, " n"]) -> float:
+def foreground_r2(features: Float[Tensor, "n d"], ratio: Float[Tensor, " n"], *, together: int = 1) -> float:
     """R^2 of the foreground ratio of crops from their class tokens: ridge regression, on rows left out of its fit.
 
     1 if the tokens say how much air there is, 0 or below if they do not; NaN for fewer rows than twice the features,
     or crops that all hold the same.
+
+    Args:
+        features: of crops.
+        ratio: of the same.
+        together: so many rows in a row are views of one sample, and left out together: a view says much of the other.
     """
     n, d = features.shape
     target = ratio.double()
     if n < max(2 * d, 2 * _FOLDS) or not bool(features.isfinite().all()) or float(target.std()) < 1e-6:
         return math.nan
     x = features.double()
-    fold = torch.arange(n, device=x.device) % _FOLDS
+    fold = torch.arange(n, device=x.device) // together % _FOLDS
     missed = torch.zeros((), dtype=torch.float64, device=x.device)
     for left_out in range(_FOLDS):
         fit, test = fold != left_out, fold == left_out
@@ -147,6 +152,11 @@ def foreground_r2(features: Float[Tensor, "n d"], ratio: Float[Tensor, " n"]) ->
         slope = torch.linalg.solve(normal, inputs.T @ (target[fit] - level))
         missed += (target[test] - level - (x[test] - middle) @ slope).square().sum()
     return float(1 - missed / (target - target.mean()).square().sum())
+
+
+def left_open(r2: float, first: float) -> float:
+    """What an R^2 leaves open over what the first one did: 1 for as much, 0 for nothing."""
+    return (1 - r2) / max(1 - first, 1e-6)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """From numbers to a verdict: which collapse it is, in a plain sentence, and what to change.
 
 A rule looks at numbers by name, those of one step or those of the features held. It is alarmed where its limit says so,
-and speaks once it has been for as long as it must: at once, for a number of steps, or for a number of looks.
+and speaks once it has been for as long as it must: at once, for a number of steps, or for a number of looks. What is
+seen of a network before its first step is said until the run is judged by what it has learnt.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Literal
 from patchatlas.pretrain.monitors.config import Limits, MonitorConfig
 
 Level = Literal["ok", "warn", "collapse"]
-Wait = Literal["once", "steps", "looks"]
+Wait = Literal["once", "start", "steps", "looks"]
 Numbers = Mapping[str, float]
 
 _WORSE: dict[Level, int] = {"ok": 0, "warn": 1, "collapse": 2}
@@ -39,6 +40,14 @@ class Verdict:
     level: Level
     alarms: tuple[Alarm, ...] = ()
     """Worst first; then in the order of the rules."""
+    judged_from: int = 0
+    """Step from which on all rules are heeded; before it only those of faults that are seen at once."""
+
+    @property
+    def word(self) -> str:
+        """The level for people, who are not to take for sound what has not been judged."""
+        early = self.level == "ok" and self.step < self.judged_from
+        return f"not judged before step {self.judged_from}" if early else self.level
 
     @property
     def why(self) -> str:
@@ -54,18 +63,20 @@ class Verdict:
     def sentence(self) -> str:
         """All of it in one line."""
         if self.level == "ok":
-            return f"step {self.step}: ok"
+            early = self.step < self.judged_from
+            return f"step {self.step}: {f'no fault seen at once; all else is {self.word}' if early else 'ok'}"
         return f"step {self.step}: {self.level} ({', '.join(alarm.rule for alarm in self.alarms)}). " + (
             f"{self.why} {self.change}"
         )
 
     def to_json(self) -> dict[str, object]:
-        """For the log."""
+        """For the log; with `judged_from` if the step lies before it."""
         alarms = [
             {"rule": alarm.rule, "level": alarm.level, "since": alarm.since, "why": alarm.why, "change": alarm.change}
             for alarm in self.alarms
         ]
-        return {"level": self.level, "alarms": alarms}
+        early = {"judged_from": self.judged_from} if self.step < self.judged_from else {}
+        return {"level": self.level, "alarms": alarms, **early}
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,23 @@ def _stuck(numbers: Numbers, limits: Limits) -> bool:
     return abs(numbers["dino_share"] - 1) < limits.stuck_loss and abs(numbers["kl"]) < limits.stuck_kl
 
 
+_air_in_cls = _above("foreground_r2", "foreground_r2")
+_air_in_patches = _above("background_share", "background_share")
+_air = _both(_air_in_cls, _air_in_patches)
+
+
+def _mostly_air(numbers: Numbers, limits: Limits) -> bool:
+    """One sign of air, not both; of class tokens only where training made it so, for untrained ones say it too."""
+    learnt = _air_in_cls(numbers, limits) and _below("foreground_r2_left", "foreground_r2_left")(numbers, limits)
+    return not _air(numbers, limits) and (learnt or _air_in_patches(numbers, limits))
+
+
 def _off_slope(numbers: Numbers, limits: Limits) -> bool:
     return limits.alpha is not None and not limits.alpha[0] <= numbers["fg_alpha"] <= limits.alpha[1]
 
 
 _SEE_MORE = "Draw crops that hold more of the body, and share more of it"
-_SMALLER_STEPS = "Lower the learning rate or the weight decay, and resume from the last good checkpoint"
+_SMALLER_STEPS = "Lower the learning rate or the weight decay, and resume from the last good checkpoint (--from-good)"
 
 
 def _of_features(kind: str, words: str) -> tuple[Rule, ...]:
@@ -149,6 +171,16 @@ RULES: tuple[Rule, ...] = (
         ),
         "KoLeo is {koleo:.3g}: class tokens of different crops in a batch are equal.",
         "Check that no crop is in the batch twice and that crops are not all air; lower the learning rate.",
+    ),
+    Rule(
+        "twins",
+        "warn",
+        "once",
+        ("twins_recent",),
+        _above("twins_recent", "twins"),
+        "In {twins_recent:.0%} of the last steps two crops of a batch had the same class token: their KoLeo is "
+        "infinite, but for its floor.",
+        "Check that no crop is in the batch twice and that crops are not all air.",
     ),
     Rule(
         "uniform",
@@ -224,7 +256,8 @@ RULES: tuple[Rule, ...] = (
         ("cls_lidar",),
         _below("cls_lidar", "lidar"),
         "Views of a crop agree on few directions: LiDAR is {cls_lidar:.3f} of the length of a class token.",
-        f"{_SEE_MORE}; weaken the augmentations if views hardly agree at all.",
+        f"{_SEE_MORE}; weaken the augmentations if views agree on little. Views that agree on nothing, as noise would, "
+        "do not show here but in cls_alignment near 2.",
     ),
     Rule(
         "slope",
@@ -258,7 +291,7 @@ RULES: tuple[Rule, ...] = (
         "collapse",
         "looks",
         ("foreground_r2", "background_share"),
-        _both(_above("foreground_r2", "foreground_r2"), _above("background_share", "background_share")),
+        _air,
         "The network tells air from body and little else: class tokens say the share of foreground "
         "(R^2 {foreground_r2:.2f}), which also makes {background_share:.0%} of the variance of patch tokens.",
         "Raise min_foreground_ratio and foreground_crop_prob of the crops; check that the window shows soft tissue.",
@@ -267,14 +300,12 @@ RULES: tuple[Rule, ...] = (
         "mostly_air",
         "warn",
         "looks",
-        ("foreground_r2", "background_share"),
-        lambda numbers, limits: (
-            _above("foreground_r2", "foreground_r2")(numbers, limits)
-            != _above("background_share", "background_share")(numbers, limits)
-        ),
-        "Much of what features say is how much air there is: R^2 {foreground_r2:.2f} of the foreground ratio from "
-        "class tokens, {background_share:.0%} of the variance of patch tokens.",
-        "Raise min_foreground_ratio and foreground_crop_prob of the crops.",
+        ("foreground_r2", "foreground_r2_left", "background_share"),
+        _mostly_air,
+        "Much of what features say is how much air there is: it makes {background_share:.0%} of the variance of patch "
+        "tokens, and class tokens leave {foreground_r2_left:.2f} times as much of the foreground ratio open as at the "
+        "first look (R^2 {foreground_r2:.2f}).",
+        "Raise min_foreground_ratio and foreground_crop_prob of the crops; check that the window shows soft tissue.",
     ),
     Rule(
         "below_ratio",
@@ -288,7 +319,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "input_blind",
         "warn",
-        "once",
+        "start",
         ("initial_std",),
         _below("initial_std", "initial_std"),
         "Before the first step the class token hardly depends on its input: relative standard deviation "
@@ -339,12 +370,16 @@ class Judge:
                 since, _, why = self._alarmed[rule.name]
                 alarms.append(Alarm(rule.name, rule.level, since, why, rule.change))
         alarms.sort(key=lambda alarm: -_WORSE[alarm.level])
-        return Verdict(step=step, level=alarms[0].level if alarms else "ok", alarms=tuple(alarms))
+        level: Level = alarms[0].level if alarms else "ok"
+        return Verdict(step=step, level=level, alarms=tuple(alarms), judged_from=self._from_step)
 
     def _see(self, rule: Rule, step: int, numbers: Numbers, *, looked: bool) -> None:
+        if rule.wait == "start" and step >= max(1, self._from_step):
+            self._alarmed.pop(rule.name, None)
+            return
         if any(name not in numbers for name in rule.needs) or (rule.wait == "looks" and not looked):
             return
-        if rule.wait != "once" and (
+        if rule.wait in ("steps", "looks") and (
             step < self._from_step or any(not math.isfinite(numbers[name]) for name in rule.needs)
         ):
             return
@@ -359,6 +394,12 @@ class Judge:
         if rule.wait == "steps":
             return step - since + 1 >= self._config.patience
         return times >= (self._config.looks if rule.wait == "looks" else 1)
+
+    @property
+    def suspected(self) -> int | None:
+        """Step since which a rule of collapse is alarmed, whether it speaks yet or not; the first if several are."""
+        collapses = {rule.name for rule in RULES if rule.level == "collapse"}
+        return min((since for rule, (since, _, _) in self._alarmed.items() if rule in collapses), default=None)
 
     def state_dict(self) -> dict[str, tuple[int, int, str]]:
         """Since when each rule is alarmed."""
