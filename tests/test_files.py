@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from patchatlas.errors import InputError
 from patchatlas.files import (
+    holds_others,
     lock_folder,
     replacing,
     replacing_folder,
@@ -19,6 +20,12 @@ from patchatlas.files import (
     write_bytes,
     write_text,
 )
+
+
+def test_a_folder_of_other_files_is_told_with_the_first_of_them(tmp_path):
+    said = str(holds_others(tmp_path, "run", some=["a", "b", "c", "d"]))
+    assert said == f"{tmp_path} holds other files and no run (a, b, c ...); name a new or an empty folder"
+    assert "run; name" in str(holds_others(tmp_path, "run"))
 
 
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path):

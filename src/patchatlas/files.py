@@ -5,11 +5,11 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from patchatlas.errors import InputError, PatchAtlasError
+from patchatlas.errors import InputError, PatchAtlasError, UsageError
 
 LOCK = ".lock"
 """In a folder that one process at a time works in. Empty; it may stay behind, and says nothing then: the system takes
@@ -49,10 +49,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise InputError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{suffix}")
+    of_new = None if path.exists() else _mode_of_a_new_file(temporary)  # some libraries write for the owner alone
     try:
         yield temporary
         with temporary.open("rb") as handle:
-            _hand_on_mode(path, temporary)
+            _hand_on_mode(path, temporary, of_new=of_new)
             os.fsync(handle.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
@@ -93,6 +94,19 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():  # else the former folder could not be put back: leave it where it is
             shutil.rmtree(former, ignore_errors=True)
+
+
+def holds_others(folder: str | Path, what: str, *, some: Sequence[str] = ()) -> UsageError:
+    """To be raised where a folder is to be made that holds other files.
+
+    Args:
+        folder: that was named.
+        what: would be made there.
+        some: names of what is there, of which the first few are told.
+    """
+    told = ", ".join(some[:3]) + (" ..." if len(some) > 3 else "")
+    named = f" ({told})" if some else ""
+    return UsageError(f"{folder} holds other files and no {what}{named}; name a new or an empty folder")
 
 
 def sync_folder(folder: Path) -> None:
@@ -169,25 +183,26 @@ def _followed(path: str | Path) -> str:
     return os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
 
 
-def _hand_on_mode(former: str | Path, temporary: str | Path) -> None:
-    """Give a file the permissions of the one that it will replace, or those of any new file.
-
-    Some libraries write files that nobody else may read, whatever the umask says.
-    """
+def _mode_of_a_new_file(temporary: Path) -> int:
+    """The permissions that the umask leaves a new file, seen on one of this name, which is gone again."""
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        found = os.stat(former)
+        return os.fstat(descriptor).st_mode
+    finally:
+        os.close(descriptor)
+        temporary.unlink()
+
+
+def _hand_on_mode(former: str | Path, temporary: str | Path, *, of_new: int | None = None) -> None:
+    """Give a file the permissions of the one that it will replace, if there is one, or else `of_new`, if given."""
+    try:
+        mode = os.stat(former).st_mode
     except OSError:
-        if os.stat(temporary).st_mode & 0o077:
+        if of_new is None:
             return
-        probe = f"{temporary}.mode"
-        handle = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-        try:
-            found = os.fstat(handle)
-        finally:
-            os.close(handle)
-            os.unlink(probe)
-    if stat.S_ISREG(found.st_mode) and found.st_mode != os.stat(temporary).st_mode:  # some disks know one mode only
-        os.chmod(temporary, stat.S_IMODE(found.st_mode))
+        mode = of_new
+    if stat.S_ISREG(mode) and mode != os.stat(temporary).st_mode:  # some disks know one mode only
+        os.chmod(temporary, stat.S_IMODE(mode))
 
 
 def _sync_tree(folder: Path) -> None:

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from patchatlas.cli.main import main
+from patchatlas.errors import UsageError
 from patchatlas.pretrain.cache import open_cache
+from patchatlas.pretrain.crops.photos import PhotoViews
 from patchatlas.pretrain.crops.records import CropRecord
 from patchatlas.pretrain.window import WINDOWS
 from tests.pretrain.crops.memory import blob
@@ -103,6 +105,33 @@ def test_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     page = (tmp_path / "out" / "index.html").read_text()
     assert "a.png" in page
     assert page.count("<svg") == 1
+
+
+def test_photographs_are_kept_as_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(tmp_path / "photos" / "a.png")
+    (tmp_path / "run.yaml").write_text(
+        "crops: {kind: photos, patch: 8, globals: {size: 32}, locals: {size: 16, count: 2}}\ntrain: {photo_mib: 3}"
+    )
+    given: list[int] = []
+
+    class Noted(PhotoViews):
+        def __init__(self, *_: object, keep_bytes: int, **__: object) -> None:
+            given.append(keep_bytes)
+            raise UsageError("enough")
+
+    monkeypatch.setattr("patchatlas.pretrain.crops.photos.PhotoViews", Noted)
+    command = [
+        "pretrain",
+        "crops",
+        tmp_path / "photos",
+        "--config",
+        tmp_path / "run.yaml",
+        "--output",
+        tmp_path / "out",
+    ]
+    assert main([*map(str, command)]) == 2
+    assert given == [3 * 2**20]
 
 
 def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,26 @@ def test_an_interrupted_run_says_where_it_goes_on(settings, capsys, monkeypatch)
     assert "done after 4 steps, 2 of them before" in capsys.readouterr().out
 
 
+def test_a_run_that_is_interrupted_on_its_way_from_a_good_checkpoint_is_not_sent_back_again(tmp_path):
+    from patchatlas.cli.pretrain_run import interrupted
+    from patchatlas.pretrain import checkpoint
+
+    (tmp_path / "states").mkdir()
+    checkpoint.save(tmp_path / "states", 2, {})
+    assert interrupted(tmp_path, 3, from_good=True).endswith("the same command without --from-good goes on from there")
+    assert interrupted(tmp_path, 3, from_good=False).endswith("the same command goes on from there")
+    assert interrupted(tmp_path, 0, from_good=True).endswith("the same command goes on from there")  # nothing is done
+
+
+def test_the_help_of_from_good_names_what_may_change(capsys):
+    from patchatlas.pretrain.config import FROM_GOOD
+
+    assert main(["pretrain", "run", "--help"]) == 0
+    told = capsys.readouterr().out
+    for name in FROM_GOOD:
+        assert (name if "." not in name or name.startswith("loss") else name.split(".")[-1]) in told, name
+
+
 def test_a_start_that_failed_binds_nobody(settings, tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError

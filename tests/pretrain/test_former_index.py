@@ -80,18 +80,30 @@ def test_what_only_takes_in_more_volumes_is_no_other_value(tmp_path):
     write_nifti(tmp_path / "b.nii")
     sources, cache = [tmp_path / "a.npy", tmp_path / "b.nii"], tmp_path / "cache"
     assert len(index_volumes(sources, cache).cache.records) == 1
+    drawing = Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0))
+    assert len(index_volumes(sources, cache, IndexSettings(drawing=drawing)).cache.records) == 2
     for drawing in (
-        Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0)),
-        Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0), units="any"),
-    ):
-        assert len(index_volumes(sources, cache, IndexSettings(drawing=drawing)).cache.records) == 2
-    for drawing in (
-        Drawing(assume_spacing_zyx=(3.0, 2.0, 2.0), units="any"),
-        Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0), units="any", assume_axes="IPL"),
-        Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0)),
+        Drawing(assume_spacing_zyx=(3.0, 2.0, 2.0)),
+        Drawing(assume_spacing_zyx=(3.0, 2.0, 1.0), assume_axes="IPL"),
+        Drawing(),
     ):
         with pytest.raises(UsageError, match="get other values"):
             index_volumes(sources, cache, IndexSettings(drawing=drawing))
+
+
+def test_other_units_are_other_values(tmp_path, capsys):
+    """Padding of -3024 becomes -1024 in Hounsfield units, and stays as it is in others."""
+    padded = example()
+    padded[0, 0, 0] = -3024
+    write_nifti(tmp_path / "a.nii", padded)
+    call = ["pretrain", "index", str(tmp_path / "a.nii"), "--out", str(tmp_path / "cache")]
+    assert main(call) == 0
+    assert main([*call, "--units", "any"]) == 2
+    assert "was made with --units hounsfield, asked for is --units any" in capsys.readouterr().err
+    assert open_cache(tmp_path / "cache").records[0].low == -1024
+    assert main([*call, "--units", "any", "--anew"]) == 0
+    assert open_cache(tmp_path / "cache").records[0].low == -3024
+    assert main([*call, "--units", "hounsfield"]) == 2
 
 
 def test_masks_are_not_dropped_in_silence(call, tmp_path, capsys):
@@ -114,8 +126,40 @@ def test_a_cache_without_a_body_stays_so_until_one_is_asked_for(tmp_path, capsys
     assert main([*call, "--no-body"]) == 0
     assert main(call) == 0
     assert "1 kept" in capsys.readouterr().out
-    assert main([*call, "--body-threshold", "-500"]) == 0
-    assert "body False -> True" in capsys.readouterr().out
+    for asked in (["--body-threshold", "-500"], ["--detach-mm", "4"], ["--body"]):
+        assert main([*call, *asked]) == 0
+        assert "body False -> True" in capsys.readouterr().out
+        assert "body" in open_cache(tmp_path / "cache").records[0].foreground
+        assert main([*call, "--no-body"]) == 0
+        assert "body True -> False" in capsys.readouterr().out
+    assert main([*call, "--body", "--no-body"]) == 2
+    assert "--body and --no-body were both given" in capsys.readouterr().err
+
+
+def test_an_index_that_is_damaged_is_one_where_there_are_volumes(call, tmp_path, capsys):
+    (tmp_path / "cache" / "notes.txt").write_text("of mine")
+    (tmp_path / "cache" / "index.json").write_text('{"format": ')
+    capsys.readouterr()
+    assert main(call) == 0  # the volumes say how they were made
+    assert "1 kept" in capsys.readouterr().out
+    (tmp_path / "cache" / "notes.txt").unlink()
+    for path in tmp_path.glob("cache/volumes/*/volume.json"):
+        path.write_text("{")
+    (tmp_path / "cache" / "index.json").write_text('{"format": ')
+    assert main(call) == 0
+    assert "1 made" in capsys.readouterr().out
+
+
+def test_settings_that_cannot_be_read_are_not_taken_for_none(call, tmp_path, capsys, monkeypatch):
+    def refused(path: Path) -> bytes:
+        raise OSError(5, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        assert main(call) == 6
+    told = capsys.readouterr().err
+    assert "index.json (Input/output error), which says how the cache was made" in told
+    assert (tmp_path / "cache" / "index.json").is_file()
 
 
 def test_a_folder_of_other_files_is_left_alone(call, tmp_path, capsys):
@@ -126,6 +170,15 @@ def test_a_folder_of_other_files_is_left_alone(call, tmp_path, capsys):
         assert main([*call[:-1], str(folder)]) == 2
         assert f"holds other files and no cache ({name})" in capsys.readouterr().err
         assert [path.name for path in folder.iterdir()] == [name]
+    folder = tmp_path / "page"
+    (folder / "volumes").mkdir(parents=True)
+    (folder / "index.json").write_text("no JSON")
+    assert main([*call[:-1], str(folder)]) == 2
+    assert "holds other files and no cache (index.json)" in capsys.readouterr().err
+    assert (folder / "index.json").read_text() == "no JSON"
+    (folder / "index.json").unlink()
+    (folder / "index.json").mkdir()
+    assert main([*call[:-1], str(folder)]) == 2
     (tmp_path / "cache" / "notes.txt").write_text("of the cache")
     assert main(call) == 0
     (tmp_path / "empty").mkdir()

@@ -121,6 +121,45 @@ def test_a_run_goes_back_to_its_good_checkpoint_and_on_from_there(photos, tmp_pa
     assert "5.0e-04" in (text := RunFolder(folder).config.read_text(encoding="utf-8")) or "0.0005" in text
 
 
+def test_a_run_goes_on_once_the_limit_that_was_wrong_is_put_right(photos, tmp_path):
+    def settings(limits: dict, save_every: int = 1) -> PretrainConfig:
+        monitor = {"spectra_every": 2, "looks": 1, "from_step": 0, "on_collapse": "stop", "limits": limits}
+        return photo_config(photos, monitor=monitor, train={"steps": 5, "save_every": save_every})
+
+    folder = tmp_path / "run"
+    stopped = train(settings({"feature_std": 1e9, "feature_cosine": 0.0}), folder)
+    assert (stopped.stopped, stopped.done) == (True, 2)
+
+    class Killed(Exception):
+        pass
+
+    def kill(_done: int, _numbers: dict[str, float], _level: str) -> None:
+        raise Killed
+
+    right = settings({**ONLY_UNIFORM, "row_entropy": None}, save_every=5)
+    with pytest.raises(Killed):
+        train(right, folder, on_step=kill)
+    levels = []
+    outcome = train(right, folder, on_step=lambda _done, _numbers, level: levels.append(level))
+    assert (outcome.done, outcome.good) == (5, 5)
+    assert "collapse" not in levels
+
+
+def test_queues_that_do_not_fit_are_refused_before_anything_is_dropped(photos, tmp_path):
+    folder = tmp_path / "run"
+    plain = collapsing(photos)
+
+    def with_rows(rows: int) -> PretrainConfig:
+        sinkhorn = plain.loss.sinkhorn.model_copy(update={"queue_rows": rows})
+        return plain.model_copy(update={"loss": plain.loss.model_copy(update={"sinkhorn": sinkhorn})})
+
+    train(with_rows(12), folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(UsageError, match=r"loss\.sinkhorn\.queue_rows is 4, .* holds 12 rows .* give 12 or more"):
+        train(with_rows(4), folder, from_good=True)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_going_back_drops_all_that_came_after(photos, tmp_path):
     folder = tmp_path / "run"
     train(collapsing(photos), folder)

@@ -98,6 +98,74 @@ def test_descriptions_that_lack_something_are_made_again(source, tmp_path, key):
     assert index_volumes([source], tmp_path / "cache").how == {"kept": 1, "made": 1}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("files", None), ("files", []), ("mask", []), ("mask", "x"), ("mask", {"source": "a"})],
+)
+def test_descriptions_that_hold_something_else_are_made_again(source, tmp_path, key, value):
+    index_volumes([source], tmp_path / "cache")
+    first, _ = sorted((tmp_path / "cache" / "volumes").iterdir())
+    told = json.loads((first / "volume.json").read_text())
+    (first / "volume.json").write_text(json.dumps(told | {key: value}))
+    assert index_volumes([source], tmp_path / "cache").how == {"kept": 1, "made": 1}
+
+
+@contextmanager
+def unreadable(file: Path, *, times: int = 1000) -> Iterator[None]:
+    """A bad sector below one file, for so many times that it is read."""
+    real_open, real_bytes = Path.open, Path.read_bytes
+    left = [times]
+
+    def fail(path: Path) -> None:
+        if path == file and left[0]:
+            left[0] -= 1
+            raise OSError(5, "Input/output error", str(path))
+
+    def open_(path: Path, *args, **kwargs):
+        fail(path)
+        return real_open(path, *args, **kwargs)
+
+    def read_bytes(path: Path) -> bytes:
+        fail(path)
+        return real_bytes(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", open_)
+        patch.setattr(Path, "read_bytes", read_bytes)
+        yield
+
+
+@pytest.mark.parametrize(("name", "how"), [("volume.json", "made"), ("values.b2nd", "made"), ("tables.npz", "counted")])
+def test_files_of_the_cache_that_cannot_be_read_are_made_again(source, tmp_path, name, how):
+    cache = tmp_path / "cache"
+    index_volumes([source], cache)
+    want = contents(cache)
+    first, _ = sorted((cache / "volumes").iterdir())
+    with unreadable(first / name, times=1):
+        assert index_volumes([source], cache, verify=True).how == {"kept": 1, how: 1}
+    assert contents(cache) == want
+
+
+def test_a_disk_that_goes_on_failing_is_told(source, tmp_path):
+    cache = tmp_path / "cache"
+    index_volumes([source], cache)
+    first, _ = sorted((cache / "volumes").iterdir())
+    failed = r"the disk failed at a\.nii\.gz in .*Input/output error.*run again"
+    with unreadable(first / "tables.npz"), pytest.raises(ResourceError, match=failed):
+        index_volumes([source], cache)
+    assert index_volumes([source], cache).how == {"kept": 2}
+
+
+def test_an_entry_of_no_source_that_cannot_be_read_stays(source, tmp_path):
+    cache = tmp_path / "cache"
+    index_volumes([source], cache)
+    _, second = sorted((cache / "volumes").iterdir())
+    (source / "b.nii").unlink()
+    with unreadable(second / "volume.json"):
+        report = index_volumes([source], cache)
+    assert (report.how, len(report.left_over)) == ({"kept": 1}, 1)
+
+
 def test_entries_of_before_there_were_hashes_are_counted_once_again(source, tmp_path):
     cache = tmp_path / "cache"
     index_volumes([source], cache)

@@ -66,7 +66,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(photos, tmp_path):
     folder = tmp_path / "home"
     folder.mkdir()
     (folder / "letter.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(UsageError, match="holds other files and no run"):
+    with pytest.raises(UsageError, match=r"holds other files and no run \(letter\.txt\); name a new"):
         train(photo_config(photos), folder)
     assert [path.name for path in folder.iterdir()] == ["letter.txt"]
 

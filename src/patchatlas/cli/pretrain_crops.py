@@ -67,7 +67,8 @@ def run(config: Config) -> int:
     if isinstance(crops, CropConfig):
         views = Views(open_cache(config.data), crops, seed=seed)
     else:
-        views = PhotoViews(open_photos(config.data), crops, seed=seed)
+        keep_bytes = settings.train.photo_mib * 2**20  # as the run would
+        views = PhotoViews(open_photos(config.data), crops, seed=seed, keep_bytes=keep_bytes)
     skipped = () if isinstance(views, Views) else views.photos.skipped
     with disk_errors(config.output):
         config.output.mkdir(parents=True, exist_ok=True)
@@ -95,14 +96,13 @@ def _require_own(folder: Path) -> None:
     Raises:
         UsageError: it does.
     """
-    from patchatlas.errors import UsageError
+    from patchatlas.files import holds_others
 
     if not folder.is_dir() or (folder / "crops.json").is_file():
         return
     others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and not _PICTURE.fullmatch(p.name))
     if others:
-        some = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        raise UsageError(f"{folder} holds other files and no crops ({some}); name a new or an empty folder")
+        raise holds_others(folder, "crops", some=others)
 
 
 def describe(summary: "CropSummary", folder: Path) -> str:

@@ -31,8 +31,11 @@ class Config(Output):
     cache."""
     thresholds: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="HU [HU ...]")] = None
     """Count the voxels above each of these HU, and no others. -500 for a new cache."""
-    body: bool = True
-    """Also count the voxels of the body: the largest part above --body-threshold, lungs filled, table cut off."""
+    body: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also count the voxels of the body: the largest part above --body-threshold, lungs filled, table cut off. So it is
+    for a new cache."""
+    no_body: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Do not count them."""
     body_threshold: Annotated[float | None, tyro.conf.arg(metavar="HU")] = None
     """The body is above it. -500 for a new cache."""
     detach_mm: Annotated[float | None, tyro.conf.arg(metavar="MM")] = None
@@ -75,6 +78,8 @@ def run(config: Config) -> int:
         raise UsageError("give at least one folder or file with volumes")
     if config.workers < 1:
         raise UsageError(f"--workers {config.workers} is none; give 1 or more")
+    if config.body and config.no_body:
+        raise UsageError("--body and --no-body were both given; give one of them, or neither to leave it as it is")
     former = None if config.anew else former_settings(config.out)
     base = IndexSettings() if former is None else continued(config.out, former, masked=config.mask is not None)
     try:
@@ -114,7 +119,11 @@ def run(config: Config) -> int:
 def _given(config: Config, group: "type[Drawing | Counting]") -> dict[str, Any]:
     """The options of a group of settings that were given."""
     given = {name: getattr(config, name) for name in group.model_fields if getattr(config, name, None) is not None}
-    if config.body and config.body_threshold is None and config.detach_mm is None:
-        given.pop("body", None)  # nobody asked for it, so a cache without it stays so
+    if group.model_fields.keys() >= {"body"}:
+        del given["body"]  # where neither flag is given a cache stays as it is
+        if config.no_body:
+            given["body"] = False
+        elif config.body or config.body_threshold is not None or config.detach_mm is not None:
+            given["body"] = True
     given.pop("mask", None)  # the folder itself, of which settings keep only that it was given
     return given

@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from patchatlas.pretrain.run_folder import RunFolder
 
 CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Loss", ("loss", "dino", "ibot", "koleo", "gram", "sigreg_normality", "sigreg_agreement")),
+    ("Loss", ("loss", "dino", "ibot", "koleo", "match", "gram", "sigreg_normality", "sigreg_agreement")),
+    ("Anchors that are more like their place than like any negative", ("match_accuracy",)),
     ("Entropy over ln K: 1 is uniform collapse", ("row_entropy", "marginal_entropy")),
     ("What is left to learn, nats", ("kl",)),
     ("Prototypes", ("dead_prototypes", "duplicate_prototypes")),
     ("Spread of features: 0 is collapse", ("fg_std", "bg_std", "cls_std")),
     ("Cosine of pairs of features: 1 is collapse", ("fg_cosine", "bg_cosine", "cls_cosine")),
+    ("KoLeo of the closest class tokens: above 14 they are equal", ("koleo_closest",)),
     ("Rank of features over D", ("fg_rank", "cls_rank", "cls_lidar")),
     ("Slope of the eigenvalues of foreground tokens", ("fg_alpha",)),
     ("Views of a sample: 0 is the same", ("cls_alignment",)),
     ("Uniformity of class tokens: 0 is collapse, -4 the best", ("cls_uniformity",)),
     ("Gaussian test of features: 1 is a Gaussian", ("fg_sigreg", "cls_sigreg")),
     ("Air or not", ("foreground_r2", "background_share")),
+    ("What class tokens leave open of it, over the first look", ("foreground_r2_left",)),
+    ("Change of the cosines of patches since the Gram teacher", ("gram_drift",)),
     ("Foreground in crops", ("globals_foreground", "globals_foreground_min", "locals_foreground")),
     ("Crops flagged", ("below_ratio", "flagged")),
     ("Overlap of global crops", ("overlap",)),
@@ -121,8 +125,9 @@ def _head(settings: "PretrainConfig", facts: dict[str, Any]) -> str:
 
 def _word(verdict: dict[str, Any]) -> str:
     """The level of a stored verdict; of one that says nothing yet, that."""
-    early = verdict.get("judged_from", 0) if verdict["level"] == "ok" else 0
-    return f"not judged before step {early}" if early else str(verdict["level"])
+    from patchatlas.pretrain.monitors.verdict import in_words
+
+    return in_words(verdict["level"], judged_from=verdict.get("judged_from", 0))
 
 
 def _verdicts(records: Sequence[dict[str, Any]]) -> str:

@@ -28,7 +28,8 @@ class Config(Output):
     """Folder of the run; CONFIG without its suffix if not given. A run that is there goes on."""
     from_good: bool = False
     """Go back to the last good checkpoint: states, encoders and log lines after it are dropped. What verdicts advise to
-    change (optim, koleo, sinkhorn, masks, shares of foreground) may be changed then by --set."""
+    change may be changed then by --set: optim, masks, loss.koleo, loss.sinkhorn, loss.foreground, crops.augment, and of
+    the crops min_foreground_ratio, foreground_crop_prob and min_overlap."""
 
 
 def run(config: Config) -> int:
@@ -59,7 +60,7 @@ def run(config: Config) -> int:
         try:
             outcome = train(settings, folder, from_good=config.from_good, on_step=show)
         except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(interrupted(folder, reached)) from stop
+            raise KeyboardInterrupt(interrupted(folder, reached, from_good=config.from_good)) from stop
     if outcome.first:
         emit(config, human=describe(outcome), data=to_json(outcome))
     if outcome.stopped:
@@ -67,7 +68,7 @@ def run(config: Config) -> int:
     return SKIPPED if outcome.skipped else OK
 
 
-def interrupted(folder: Path, reached: int) -> str:
+def interrupted(folder: Path, reached: int, *, from_good: bool) -> str:
     """What a run leaves that was interrupted: how far it was, and from where it goes on."""
     from patchatlas.pretrain import checkpoint
     from patchatlas.pretrain.run_folder import RunFolder
@@ -77,7 +78,10 @@ def interrupted(folder: Path, reached: int) -> str:
     at = f"after {reached} steps; " if reached else ""
     if not kept:
         return f"{at}{folder} has no checkpoint yet, the same command begins anew"
-    return f"{at}the checkpoint after {kept[-1]} steps is kept in {folder}, the same command goes on from there"
+    command = "the same command"
+    if from_good and reached:  # it has gone back; to do so again would drop what it did since
+        command += " without --from-good"
+    return f"{at}the checkpoint after {kept[-1]} steps is kept in {folder}, {command} goes on from there"
 
 
 def describe(outcome: "Outcome") -> str:

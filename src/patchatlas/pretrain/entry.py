@@ -87,7 +87,8 @@ def make_entry(
         VolumeError: the volume or its mask cannot be used. An entry that was there stays until it is replaced; no index
             names it.
         UsageError: the mask function gives no mask.
-        ResourceError: the disk.
+        ResourceError: the disk. Files of the entry that cannot be read are made again.
+        OSError: what the disk refuses in other ways, such as reading what was written a moment ago.
         MissingExtraError: a library that it needs is not installed.
     """
     stored = _stored(folder)
@@ -237,10 +238,13 @@ def _sha256(path: Path) -> str:
 
 
 def _as_written(folder: Path, name: str, stored: dict[str, Any]) -> bool:
-    """Whether a file of an entry is there with the bytes that were written; unknown, and so no, of entries that were
-    made before their hashes were kept."""
+    """Whether a file of an entry is there with the bytes that were written; unknown, and so no, where it cannot be read
+    and of entries that were made before their hashes were kept."""
     path = folder / name
-    return path.is_file() and stored["files"].get(name) == _sha256(path)
+    try:
+        return path.is_file() and stored["files"].get(name) == _sha256(path)
+    except OSError:
+        return False
 
 
 def _whole(folder: Path, stored: dict[str, Any]) -> Int16[np.ndarray, "z y x"] | None:
@@ -249,13 +253,14 @@ def _whole(folder: Path, stored: dict[str, Any]) -> Int16[np.ndarray, "z y x"] |
         return None
     try:
         values: Int16[np.ndarray, "z y x"] = open_b2nd(folder / VALUES_FILE)[...]
-    except (FormatError, RuntimeError, ValueError):
+    except (FormatError, OSError, RuntimeError, ValueError):
         return None
     return values
 
 
 def _stored(folder: Path) -> dict[str, Any] | None:
-    """The description of an entry; `None` where there is none of this version, or its values are gone or others."""
+    """The description of an entry; `None` where there is none of this version or none that can be read, or its values
+    are gone or others."""
     try:
         stored: dict[str, Any] = json.loads((folder / RECORD_FILE).read_bytes())
         if (stored["format"], stored["version"]) != (FORMAT, VERSION):
@@ -263,9 +268,12 @@ def _stored(folder: Path) -> dict[str, Any] | None:
         record = VolumeRecord.from_json(stored["record"])
         whole = record.id == folder.name and open_b2nd(folder / VALUES_FILE).shape == record.size_zyx
         whole = whole and {"drawing", "counting", "state"} <= stored.keys()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except OSError:
         return None
     except (InputError, ValueError, KeyError, TypeError, AttributeError):  # damaged: JSON of another kind
         return None
     stored = {"mask": None, "files": {}, **stored}  # of entries that were written before there were these
+    mask = stored["mask"]
+    whole = whole and isinstance(stored["files"], dict)
+    whole = whole and (mask is None or (isinstance(mask, dict) and {"source", "sha256", "state"} <= mask.keys()))
     return stored if whole else None

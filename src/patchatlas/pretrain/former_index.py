@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from patchatlas.errors import UsageError
-from patchatlas.files import LOCK
+from patchatlas.errors import ResourceError, UsageError
+from patchatlas.files import LOCK, holds_others
 from patchatlas.pretrain.cache import FORMAT, INDEX_FILE, RECORD_FILE
 from patchatlas.pretrain.index_report import REPORT_FILE
 from patchatlas.pretrain.index_settings import Counting, Drawing, IndexSettings
@@ -19,7 +19,10 @@ def former_settings(folder: str | Path) -> IndexSettings | None:
     """The settings that a cache was made with; of one that was not finished, those of its last volume.
 
     Returns:
-        `None` where there is no cache, or none whose settings can be read.
+        `None` where there is no cache, or none whose settings can be made out.
+
+    Raises:
+        ResourceError: a description may not be read, or the disk fails.
     """
     folder = Path(folder)
     told = _settings(folder / INDEX_FILE, within="settings")
@@ -59,12 +62,12 @@ def require_same_values(folder: str | Path, former: Drawing, asked: Drawing) -> 
     """Refuse to make the volumes of a cache again, with other values.
 
     What only takes in volumes that were left out before is no other value: a spacing for arrays that do not tell,
-    where none was given, and units that are no Hounsfield units.
+    where none was given. Other units are: below -1024 only Hounsfield units are lifted.
 
     Raises:
         UsageError: which settings differ, and how to say that it is meant.
     """
-    differing = {name: pair for name, pair in changes(former, asked).items() if not _widens(name, *pair)}
+    differing = {name: pair for name, pair in changes(former, asked).items() if not _widens(name, pair[0])}
     if differing:
         told = [(_option(name), *map(_text, pair)) for name, pair in differing.items()]
         before, now = (" ".join(f"{one[0]} {one[k]}" for one in told) for k in (1, 2))
@@ -80,16 +83,16 @@ def require_own(folder: str | Path) -> None:
 
     Raises:
         UsageError: it does.
+        ResourceError: a description may not be read, or the disk fails.
     """
     folder = Path(folder)
     if not folder.is_dir() or former_settings(folder) is not None:
         return
     others = sorted(path.name for path in folder.iterdir() if path.name not in _OWN and not path.name.startswith("."))
-    if _foreign(folder / INDEX_FILE):
+    if _foreign(folder):
         others.append(INDEX_FILE)
     if others:
-        some = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        raise UsageError(f"{folder} holds other files and no cache ({some}); choose a new or an empty folder")
+        raise holds_others(folder, "cache", some=others)
 
 
 def changes(former: Drawing | Counting, asked: Drawing | Counting) -> dict[str, tuple[Any, Any]]:
@@ -103,8 +106,8 @@ def described(changed: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {_text(before)} -> {_text(now)}" for name, (before, now) in changed.items())
 
 
-def _widens(name: str, before: object, now: object) -> bool:
-    return (name == "assume_spacing_zyx" and before is None) or (name, now) == ("units", "any")
+def _widens(name: str, before: object) -> bool:
+    return name == "assume_spacing_zyx" and before is None
 
 
 def _option(name: str) -> str:
@@ -123,8 +126,13 @@ def _read(path: Path) -> object:
     try:
         read: object = json.loads(path.read_bytes())
         return read
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
         return None
+    except OSError as error:  # no settings to go on with, and those of a new cache would change its values
+        raise ResourceError(
+            f"cannot read {path} ({error.strerror or error}), which says how the cache was made; make it readable, or "
+            "delete it, and run again"
+        ) from error
 
 
 def _settings(path: Path, *, within: str | None) -> IndexSettings | None:
@@ -138,6 +146,12 @@ def _settings(path: Path, *, within: str | None) -> IndexSettings | None:
         return None
 
 
-def _foreign(path: Path) -> bool:
+def _foreign(folder: Path) -> bool:
+    """Whether the index of a folder is not one of a cache; one that says nothing is, where there are no entries."""
+    path = folder / INDEX_FILE
+    if not path.exists():
+        return False
     told = _read(path)
-    return told is not None and not (isinstance(told, dict) and told.get("format") == FORMAT)
+    if told is None:
+        return path.is_dir() or not any(folder.glob(f"volumes/*/{RECORD_FILE}"))
+    return not (isinstance(told, dict) and told.get("format") == FORMAT)

@@ -62,8 +62,9 @@ def index_volumes(
     """Make, continue or renew a cache.
 
     Volumes whose files, and whose settings, are as they were are kept. If only what is counted changed, they are
-    counted again from the cache. Settings that would change the values of a cache that is there are refused unless it
-    is to be made anew. Order and content of the result do not depend on `workers`.
+    counted again from the cache; from their sources where these were resampled and there are mask files. Settings that
+    would change the values of a cache that is there are refused unless it is to be made anew. Order and content of the
+    result do not depend on `workers`.
 
     Args:
         sources: folders that are searched, or single files.
@@ -250,5 +251,10 @@ def _one(source: Source, mask: Mask, *, volumes: Path, settings: IndexSettings, 
         ) from error
     except VolumeError as error:
         return _Result(fault=Fault(source.name, error.reason, str(error)))
+    except OSError as error:
+        raise ResourceError(
+            f"the disk failed at {source.name} in {volumes} ({error}); finished volumes are kept: look after the disk "
+            "and the permissions there, and run again"
+        ) from error
     except MissingExtraError as error:  # it does not survive the way from a worker: its constructor takes names
         raise UsageError(str(error)) from error

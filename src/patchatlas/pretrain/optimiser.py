@@ -34,7 +34,8 @@ def make_optimiser(network: nn.Module, config: OptimConfig, *, depth: int) -> Ad
         {"params": parameters, "lr_factor": lr, "decay_factor": decay, "last": last, "lr": 0.0, "weight_decay": 0.0}
         for (lr, decay, last), parameters in groups.items()
     ]
-    # In one pass over memory: 0.02 s in place of 0.13 s for 12 M parameters on one CPU core (docs/pretrain.md).
+    # In one pass over memory: 0.02 s in place of 0.13 s for 12 M parameters on one CPU core, clipping and the teacher's
+    # following included (docs/pretrain.md).
     return AdamW(settings, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
 
 

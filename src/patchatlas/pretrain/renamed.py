@@ -52,7 +52,7 @@ def _told(folder: Path) -> dict[str, Any] | None:
     try:
         told: dict[str, Any] = json.loads((folder / RECORD_FILE).read_bytes())
         return told if told["record"]["id"] == folder.name and isinstance(told["state"], str) else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

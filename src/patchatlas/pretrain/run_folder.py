@@ -20,7 +20,7 @@ from typing import Any
 
 from patchatlas import __version__
 from patchatlas.errors import FormatError, InputError, UsageError
-from patchatlas.files import LOCK, lock_folder, write_text
+from patchatlas.files import LOCK, holds_others, lock_folder, write_text
 from patchatlas.io.disk import disk_errors
 from patchatlas.io.writers import is_leftover
 from patchatlas.pretrain import checkpoint
@@ -158,7 +158,7 @@ def open_run(folder: str | Path, config: PretrainConfig, *, fingerprint: str, fr
         if told["data"] != fingerprint:
             raise UsageError(f"{config.data} is not what the run in {run.path} began with; name another folder")
         if from_good:
-            _go_back(run, told, changed=differences(former, config))
+            _go_back(run, told, config, changed=differences(former, config))
         elif former.monitor == config.monitor and _stopped(told, config):
             raise UsageError(f"the run in {run.path} stopped on a collapse after {told['done']} steps; {WAY_BACK}")
     else:
@@ -178,8 +178,9 @@ def _refuse_other_files(run: RunFolder) -> None:
     if run.facts.exists() or not run.path.is_dir():
         return
     names = {path.name for path in run.path.iterdir() if not is_leftover(path.name)}
-    if names - {run.config.name, LOCK, run.states.name, run.teacher(0).parent.name}:
-        raise UsageError(f"{run.path} holds other files and no run; name a new or an empty folder")
+    others = names - {run.config.name, LOCK, run.states.name, run.teacher(0).parent.name}
+    if others:
+        raise holds_others(run.path, "run", some=sorted(others))
 
 
 def _begun(run: RunFolder, told: dict[str, Any]) -> bool:
@@ -194,7 +195,7 @@ def _stopped(told: dict[str, Any], config: PretrainConfig) -> bool:
     return collapsed and told["done"] < told["steps"] and config.monitor.on_collapse == "stop"
 
 
-def _go_back(run: RunFolder, told: dict[str, Any], *, changed: list[str]) -> None:
+def _go_back(run: RunFolder, told: dict[str, Any], config: PretrainConfig, *, changed: list[str]) -> None:
     """Drop what lies after the last good checkpoint; `run.json` keeps that this was done.
 
     States go first: a process that is killed in here leaves a run that goes on from the good one, or back to it again.
@@ -205,6 +206,7 @@ def _go_back(run: RunFolder, told: dict[str, Any], *, changed: list[str]) -> Non
         raise UsageError(
             f"the run in {run.path} has no checkpoint without a collapse to go back to; begin anew in another folder"
         )
+    _refuse_short_queues(checkpoint.load(checkpoint.path_of(run.states, good)), config)
     for step in reversed(done[done.index(good) + 1 :]):
         checkpoint.path_of(run.states, step).unlink()
     for step, path in run.teachers().items():
@@ -213,3 +215,18 @@ def _go_back(run: RunFolder, told: dict[str, Any], *, changed: list[str]) -> Non
     record = {"from": done[-1], "to": good, "changed": changed}
     held = {key: told[key] for key in ("data", "steps")}
     run.write_facts(**held, done=good, good=good, verdict=None, went_back=[*told.get("went_back", []), record])
+
+
+def _refuse_short_queues(state: dict[str, Any], config: PretrainConfig) -> None:
+    """See before anything is dropped that the queues of a state fit."""
+    queues = config.loss.sinkhorn
+    for queue, name, capacity in (
+        ("cls", "queue_rows", queues.queue_rows),
+        ("patches", "queue_patch_rows", queues.queue_patch_rows),
+    ):
+        held = max(len(one[queue].get("rows", ())) for one in state["objective"])
+        if held > capacity:
+            raise UsageError(
+                f"loss.sinkhorn.{name} is {capacity}, the checkpoint to go back to holds {held} rows in that queue; "
+                f"give {held} or more"
+            )

@@ -303,7 +303,7 @@ class _Run:
         self.monitor.load_state_dict(_moved(state["monitor"], device))
         self.done, self.good = step, state["good"]
         if state.get("verdict") is not None:
-            self.verdict = _verdict_of(state["verdict"], step=step - 1)
+            self.verdict = self.monitor.still(_verdict_of(state["verdict"], step=step - 1))
             self.level = LEVELS.index(self.verdict.level)
         if self.process.first:
             self._settle()

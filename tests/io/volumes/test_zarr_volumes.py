@@ -154,6 +154,17 @@ def test_chunks_that_are_not_there_may_only_be_air(tmp_path):
     assert (read_volume(mask, Declared(spacing_zyx=SPACING_ZYX, units="labels")).values == (example() > 500)).all()
 
 
+def test_chunks_that_are_not_there_of_no_value_are_no_air(tmp_path):
+    path = write_array(tmp_path / "a.zarr", zarr_format=2)
+    told = json.loads((path / ".zarray").read_text())
+    (path / ".zarray").write_text(json.dumps(told | {"fill_value": None}))
+    assert same(read_volume(path, SPACED))
+    (path / "1.0.2").unlink()
+    with pytest.raises(VolumeError, match="1 of its 12 chunks are not there and would read as nothing") as raised:
+        read_volume(path, SPACED)
+    assert raised.value.reason == "truncated"
+
+
 def test_faults(tmp_path):
     path = write_array(tmp_path / "a.zarr")
     (path / "c" / "0" / "0" / "0").write_bytes(b"nothing")

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.pretrain.phantoms import Phantom, make_phantom, write_phantom
 from patchatlas.errors import InputError
+from patchatlas.io.volumes.reasons import VolumeError
 from patchatlas.pretrain.ablation.labelled import fingerprint, read_labelled
 
 SPACING = (3.0, 3.0, 3.0)
@@ -64,7 +65,7 @@ def test_labels_that_are_absent_or_do_not_fit(held):
         read_labelled(held, spacing_mm=SPACING)
     below = np.full((16, 48, 48), -1, np.int16)
     write_phantom(Phantom(other.values, below, SPACING), held / "unused.nii.gz", held / "labels/0.nii.gz")
-    with pytest.raises(InputError, match="the lowest -1"):
+    with pytest.raises(VolumeError, match=r"0\.nii\.gz: its values run from -1 to -1; a mask has whole numbers"):
         read_labelled(held, spacing_mm=SPACING)
     (held / "labels/0.nii.gz").unlink()
     with pytest.raises(InputError, match=r"0\.nii\.gz has no labels"):

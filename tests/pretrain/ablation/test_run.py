@@ -139,8 +139,15 @@ def test_a_folder_of_another_ablation_or_of_something_else(done, tmp_path):
     cache, held, output, _, _ = done
     with pytest.raises(UsageError, match=r"ablation of other settings \(optim\.lr"):
         run_ablation(tiny_config(cache, optim={"lr": 0.5}), ARMS, seeds=2, labelled=held, output=output)
+    with pytest.raises(UsageError, match=r"ablation of other settings \(monitor\.spectra_every"):
+        run_ablation(tiny_config(cache, monitor={"spectra_every": 3}), ARMS, seeds=2, labelled=held, output=output)
+    moved = tmp_path / "cache"
+    shutil.copytree(cache, moved)
+    with pytest.raises(UsageError, match=r"ablation of other settings \(data"):
+        run_ablation(tiny_config(moved), ARMS, seeds=2, labelled=held, output=output)
+    shutil.rmtree(moved)
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="other files"):
+    with pytest.raises(UsageError, match=r"other files and no ablation \(letter\.txt\)"):
         run_ablation(tiny_config(cache), ARMS, seeds=1, labelled=held, output=tmp_path)
 
 

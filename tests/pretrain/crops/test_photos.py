@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchatlas.errors import InputError
+from patchatlas.errors import InputError, UsageError
 from patchatlas.io.images import read_picture
 from patchatlas.pretrain.crops import photos
 from patchatlas.pretrain.crops.config import PhotoAugment, PhotoCropConfig, PhotoScale
@@ -84,6 +84,26 @@ def test_samples_repeat_and_records_replay(folder: Path) -> None:
         assert torch.equal(made.replay(record), pixels)
     assert not torch.equal(sample.globals, made.sample(3, 2).globals)
     assert {record.volume for record in sample.records} == {"more/a.png"}
+
+
+@pytest.mark.parametrize("warp", [None, {"scale": (0.6, 2.0)}])
+def test_a_record_is_replayed_with_the_variation_it_was_made_with(folder: Path, warp: dict[str, Any] | None) -> None:
+    made = views(folder, plain=False, warp=warp)
+    record = made.plan(0, 0)[-1]
+    elsewhere = views(folder, plain=False, warp=warp, locals={"size": 32, "count": 5}, per_photo=2)
+    stored = CropRecord.from_json(json.loads(json.dumps(record.to_json())))
+    assert torch.equal(elsewhere.replay(stored), made.replay(record))  # places and sizes are in the record
+    others: list[dict[str, Any]] = [
+        {"augment": {"brightness": 0.1}},
+        {"augment": {"light": {}}},
+        {"globals": {"size": 32, "blur_prob": (0.2,)}},
+        {"locals": {"size": 16, "count": 3, "solarise_prob": (0.2,)}},
+        {"globals": {"size": 32, "count": 3}},
+        {"warp": {"scale": (0.6, 2.0)} if warp is None else None},
+    ]
+    for changes in others:
+        with pytest.raises(UsageError, match=r"b\.png was made with another augment.* replay it with the settings"):
+            views(folder, plain=False, **{"warp": warp, **changes}).replay(record)
 
 
 def test_chances_go_crop_by_crop(folder: Path) -> None:
@@ -204,9 +224,9 @@ def test_warped_samples_repeat_and_records_replay(folder: Path) -> None:
     assert not torch.equal(sample.globals, made.sample(3, 2).globals)
 
 
-def test_warped_global_crops_show_one_place_and_local_ones_are_parts(folder: Path) -> None:
+def test_warped_global_crops_show_one_place_and_local_ones_lie_around_places_in_them(folder: Path) -> None:
     made = warped(folder, warp={"scale": (0.3, 0.8), "shift": 0.25, "any_turn": 0.2})
-    shared, inside = [], []
+    shared, inside, over = [], [], []
     for index in range(60):
         first, second, *parts = made.plan(index, 0)
         middle = torch.tensor([[16.0, 16.0]], dtype=torch.float64)
@@ -216,8 +236,12 @@ def test_warped_global_crops_show_one_place_and_local_ones_are_parts(folder: Pat
             assert record.parent == (record.seed[-1] % 2)
             at = (first, second)[record.parent].map.from_source(record.map.to_source(middle / 2))
             inside.append(bool(((at > -1) & (at < 33)).all()))
+            corners = torch.tensor([(0, 0), (16, 0), (16, 16), (0, 16)], dtype=torch.float64)
+            edge = (first, second)[record.parent].map.from_source(record.map.to_source(corners))
+            over.append(bool(((edge < -1) | (edge > 33)).any()))
     assert np.mean(shared) > 0.95
     assert all(inside)
+    assert 0.1 < np.mean(over) < 0.6  # as the docs say: not all of them are parts
 
 
 def test_a_small_photograph_is_shown_whole_and_flagged(folder: Path) -> None:

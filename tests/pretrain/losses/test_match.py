@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from patchatlas.pretrain.losses.match import Matched, match_loss
+from patchatlas.pretrain.losses.match import Matched, _distances, match_loss
 
 PAIRS = ((0, 1), (1, 0))
 
@@ -180,3 +181,31 @@ def test_what_others_say_counts_only_for_other_sources() -> None:
     alone = run(given, source=torch.zeros(3, dtype=torch.int64))
     assert float(alone.loss) == pytest.approx(float(run(given, others=0).loss), rel=1e-6)
     assert float(run(given).loss) > float(alone.loss)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many elements the largest tensor has that any operation gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_nothing_is_larger_than_the_scores() -> None:
+    given = draw((3, 4, 5), b=2)
+    with Largest() as largest, torch.no_grad():
+        run(given)
+    assert largest.elements == 2 * 60 * (1 + 60 + 2 * given["others"])  # a place, its own view, two samples
+
+
+def test_distances_are_exact_where_products_are_not() -> None:
+    points = 64 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
+    found = _distances(points[None], points)[0]
+    assert (found.diagonal() == 0).all()
+    torch.testing.assert_close(found, (points[:, None] - points).norm(dim=-1), rtol=1e-6, atol=0)

@@ -254,6 +254,7 @@ AIR = {"foreground_r2": 0.95, "foreground_r2_left": 1.0, "background_share": 0.3
         ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.6}),
         ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.4, "foreground_r2": 0.8}),
         ("mostly_air", AIR | {"foreground_r2_left": 0.4}, AIR | {"foreground_r2_left": 0.4, "background_share": 0.6}),
+        ("mostly_air", {"background_share": 0.6}, {"background_share": 0.5}),  # no class tokens
         ("below_ratio", {"below_ratio_recent": 0.02}, {"below_ratio_recent": 0.005}),
         ("input_blind", {"initial_std": 1e-4}, {"initial_std": 0.1}),
     ],
@@ -264,6 +265,38 @@ def test_each_rule_at_its_limit(rule: str, bad: dict[str, float], good: dict[str
     assert rule in [alarm.rule for alarm in alarms]
     assert all("{" not in alarm.why for alarm in alarms)
     assert rule not in [alarm.rule for alarm in judge.judge(1, good, looked=True).alarms]
+
+
+def test_mostly_air_speaks_of_what_there_is() -> None:
+    def said(numbers: dict[str, float]) -> str:
+        return Judge(MonitorConfig(looks=1)).judge(0, numbers, looked=True).why
+
+    patches = "Much of what features say is how much air there is: it makes 60% of the variance of patch tokens."
+    assert said({"background_share": 0.6}) == patches
+    both = said({"background_share": 0.6, "foreground_r2": 0.5, "foreground_r2_left": 0.7})
+    assert both.startswith(f"{patches} Class tokens leave 0.70 times as much")
+
+
+@pytest.mark.parametrize(
+    ("limits", "level"),
+    [(Limits(), "collapse"), (Limits(rank=None), "ok"), (Limits(rank=0.05), "ok"), (Limits(rank=0.15), "collapse")],
+)
+def test_a_resumed_run_drops_the_alarms_that_its_new_limits_do_not_give(limits: Limits, level: str) -> None:
+    judge, resumed = Judge(MonitorConfig(looks=1)), Judge(MonitorConfig(looks=1, limits=limits))
+    verdict = judge.judge(0, {"fg_rank": 0.1}, looked=True)
+    resumed.load_state_dict(judge.state_dict())
+    assert resumed.still(verdict).level == level
+    assert resumed.suspected == (0 if level == "collapse" else None)
+    assert resumed.judge(1, {}, looked=False).level == level  # long before the next look
+    if limits == Limits():
+        assert resumed.still(verdict) == verdict
+
+
+def test_what_no_limit_says_stays_in_a_verdict_that_is_resumed() -> None:
+    judge, resumed = Judge(MonitorConfig(looks=1)), Judge(MonitorConfig(looks=1, limits=Limits(rank=None)))
+    verdict = judge.judge(0, {"fg_rank": 0.1, "loss": math.nan}, looked=True)
+    resumed.load_state_dict(judge.state_dict())
+    assert [alarm.rule for alarm in resumed.still(verdict).alarms] == ["not_finite"]
 
 
 def test_every_rule_has_a_name_of_its_own() -> None:

@@ -84,10 +84,11 @@ def read_zarr(path: Path, declared: Declared) -> Volume:
         image = _ome_image(dict(node.attrs)) if isinstance(node, zarr.Group) else None
         array = node if isinstance(node, zarr.Array) else _member(node, image)
         absent = int(array.nchunks) - int(array.nchunks_initialized)
-        if absent and declared.units == "hounsfield" and not float(array.fill_value) <= _WARMEST_FILL:
+        if absent and declared.units == "hounsfield" and not _is_air(array.fill_value):
+            fill = "nothing that it names" if array.fill_value is None else f"{array.fill_value} HU"
             raise VolumeError(
-                f"{absent} of its {array.nchunks} chunks are not there and would read as {array.fill_value} HU, which "
-                f"is no air; copy it again, or store empty chunks too",
+                f"{absent} of its {array.nchunks} chunks are not there and would read as {fill}, which is no air; copy "
+                f"it again, or store empty chunks too",
                 reason="truncated",
             )
         stored: Shaped[np.ndarray, "..."] = np.asarray(array[...])
@@ -102,6 +103,11 @@ def read_zarr(path: Path, declared: Declared) -> Volume:
         stored = _of_space(stored, image)
         spacing, axes = image.spacing or spacing, image.grows_to or axes
     return make_from_array(stored, declared, spacing=spacing, axes=axes, facts=facts)
+
+
+def _is_air(fill: Any) -> bool:
+    """Whether what is not stored may be air. v2 may name no value (`null`), and then it is not known what is read."""
+    return fill is not None and float(fill) <= _WARMEST_FILL
 
 
 def _member(group: Any, image: _Image | None) -> Any:

@@ -57,7 +57,7 @@ def read_labelled(
     Raises:
         InputError: fewer than two volumes, a volume without labels or of other size or spacing, or one of those that
             runs learn from.
-        VolumeError: a file that cannot be read.
+        VolumeError: a file that cannot be read, or labels that are not whole numbers from 0 on.
     """
     folder = Path(folder)
     paths = sorted(path for path in (folder / "volumes").glob("*") if path.is_file() and path.name[0] != ".")
@@ -81,11 +81,11 @@ def _read(path: Path, labels_path: Path, spacing_mm: Sequence[float], learnt_fro
     if hashlib.sha256(content).hexdigest() in learnt_from:
         raise InputError(f"{path} is among the volumes that runs learn from; hold it out, and index without it")
     volume = read_volume(path)
-    labels = read_volume(labels_path, Declared(units="any"))
-    if labels.values.shape != volume.values.shape or labels.values.min() < 0:
+    labels = read_volume(labels_path, Declared(units="labels"))
+    if labels.values.shape != volume.values.shape:
         raise InputError(
-            f"{labels_path} has {labels.values.shape} voxels, the lowest {labels.values.min()}; labels are whole "
-            f"numbers from 0 on, one for each of the {volume.values.shape} voxels of {path}"
+            f"{labels_path} has {labels.values.shape} voxels; labels are whole numbers from 0 on, one for each of the "
+            f"{volume.values.shape} voxels of {path}"
         )
     if not np.allclose(volume.spacing_zyx, spacing_mm, rtol=0.01):
         raise InputError(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from patchatlas.encoders.loading import load_encoder
 from patchatlas.errors import UsageError
-from patchatlas.files import write_text
+from patchatlas.files import holds_others, write_text
 from patchatlas.pretrain.ablation.arms import UNIFORM, arm_config
 from patchatlas.pretrain.ablation.labelled import Labelled, fingerprint, read_labelled
 from patchatlas.pretrain.ablation.results import (
@@ -31,7 +31,7 @@ from patchatlas.pretrain.ablation.results import (
 )
 from patchatlas.pretrain.ablation.table import Table
 from patchatlas.pretrain.cache import open_cache
-from patchatlas.pretrain.config import PretrainConfig, differences, read_config, to_yaml
+from patchatlas.pretrain.config import FREE, PretrainConfig, differences, read_config, to_yaml
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.data import Opened, open_source
 from patchatlas.pretrain.export import write_encoder
@@ -46,6 +46,10 @@ RANDOM, RAW, RAW_HISTOGRAM = "random weights", "raw mean and std", "raw histogra
 
 BINS = 32
 """Of the raw histogram of a patch, over the window."""
+
+_FREE = tuple(name for name in FREE if name not in ("data", "monitor"))
+"""What may change in an ablation that is gone on with. A run that is done keeps the verdicts and numbers of the monitor
+that it had, so arms of other ones would not compare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +141,7 @@ def _claim(output: Path, base: PretrainConfig) -> None:
     """Make the folder, or see that it is of the same ablation."""
     path = output / "config.yaml"
     if path.exists():
-        differing = differences(read_config(path), base)
+        differing = differences(read_config(path), base, free=_FREE)
         if differing:
             raise UsageError(
                 f"{output} holds an ablation of other settings ({'; '.join(differing[:8])}, its own first); go on with "
@@ -145,7 +149,7 @@ def _claim(output: Path, base: PretrainConfig) -> None:
             )
         return
     if output.is_dir() and any(output.iterdir()):
-        raise UsageError(f"{output} holds other files and no ablation; name a new or an empty folder")
+        raise holds_others(output, "ablation", some=sorted(path.name for path in output.iterdir()))
     output.mkdir(parents=True, exist_ok=True)
     write_text(path, to_yaml(base))
 

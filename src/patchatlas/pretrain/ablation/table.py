@@ -19,6 +19,7 @@ from patchatlas.files import write_text
 from patchatlas.pretrain.ablation.arms import UNIFORM, changes_of
 from patchatlas.pretrain.ablation.results import METRICS, Result
 from patchatlas.pretrain.config import PretrainConfig
+from patchatlas.pretrain.monitors.verdict import in_words
 
 FORMAT = "patchatlas.ablation"
 VERSION = 1
@@ -274,8 +275,7 @@ def _verdicts(results: Sequence[Result]) -> str:
     for result in results:
         if result.level:
             why = f" ({', '.join(result.alarms)})" if result.alarms else ""
-            early = result.level == "ok" and result.judged_from
-            level = f"not judged before step {result.judged_from}" if early else result.level
+            level = in_words(result.level, judged_from=result.judged_from)
             before = "" if result.worst == result.level else f", {result.worst} before"
             counted[f"{level}{why}{before}"] = counted.get(f"{level}{why}{before}", 0) + 1
     return "; ".join(text if len(counted) == 1 else f"{count}: {text}" for text, count in counted.items())

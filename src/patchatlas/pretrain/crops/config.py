@@ -264,8 +264,9 @@ class PhotoScale(_Settings):
 class PhotoWarp(_Settings):
     """Crops that are any quadrilateral of a photograph: turned, slanted, stretched, of sizes in pixels.
 
-    The global crops of a sample lie around one place, so that each shows most of what the others do; local crops are
-    parts of them. All of them lie inside the photograph.
+    The global crops of a sample lie around one place, so that each shows most of what the others do; each local crop
+    lies around a place in one of them, with a turn of its own, and may reach over its edge. All of them lie inside the
+    photograph.
     """
 
     scale: Range = (0.6, 5.0)
@@ -362,7 +363,7 @@ class PhotoCropConfig(_Settings):
     """Local crops are parts of the global crops, in turn; else they come from anywhere."""
     warp: PhotoWarp | None = None
     """Quadrilaterals instead of boxes: `globals.area`, both aspects and `min_overlap` then stay out, and `locals.area`
-    is a share of the global crop that a local crop is a part of."""
+    is a share of the global crop that a local crop lies around a place in."""
     per_photo: Annotated[int, Field(ge=1)] = 1
     """Samples of each photograph an epoch."""
     augment: PhotoAugment = PhotoAugment()

@@ -4,6 +4,8 @@ The same samples and batches as of volumes, so the same losses and trainer: one 
 foreground. Sizes and positions run in array order (y, x), in pixels of the upright photograph.
 """
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchatlas.errors import InputError
+from patchatlas.errors import InputError, UsageError
 from patchatlas.geometry.frame import Frame
 from patchatlas.geometry.projective import Projective
 from patchatlas.geometry.pyramid import Pyramid
@@ -123,6 +125,7 @@ class PhotoViews:
     ) -> None:
         self.photos = photos
         self.config = config
+        self._varied = _varied(config)
         self.seed = seed
         self.keep_bytes = keep_bytes
         self._by_id = {record.id: record for record in photos.records}
@@ -182,9 +185,16 @@ class PhotoViews:
         Raises:
             InputError: its photograph is not in the folder.
             PictureError: as `sample`.
+            UsageError: it was made with another variation.
         """
         if record.volume not in self._by_id:
             raise InputError(f"{record.volume} is not in this folder; open the one that the record was made from")
+        if record.varied != self._varied:
+            raise UsageError(
+                f"the record of {record.volume} was made with another augment, blur_prob, solarise_prob or "
+                "globals.count, or with warp in place of boxes or the other way round; replay it with the settings "
+                "that it was made with"
+            )
         return self._pixels(record, self._picture(self._by_id[record.volume]))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,7 +222,7 @@ class PhotoViews:
         return drawn, parents
 
     def _quads(self, photo: Photo, warp: PhotoWarp, rng: np.random.Generator) -> tuple[list[Drawn], list[int]]:
-        """Crops of any shape, global ones around one place and local ones within them, and the parent of each."""
+        """Crops of any shape, global ones around one place, local ones around places in those, and parents."""
         config, whole = self.config, photo.size_hw
         large, small = config.globals.size, config.locals.size
         quads = [place(draw_shape(large, warp, rng), warp.scale, whole, rng)]
@@ -255,6 +265,7 @@ class PhotoViews:
             frame=frame,
             threshold="body",
             seed=seed,
+            varied=self._varied,
             warp=warp,
         )
 
@@ -281,7 +292,7 @@ class PhotoViews:
         if record.warp is None:
             pixels = resample_picture(picture.levels[0], record.frame)
         else:
-            pixels = picture.draw(record.warp, scale.size)
+            pixels = picture.draw(record.warp, record.frame.size)
         light = config.augment.light
         if rng.random() < config.augment.jitter_prob:
             pixels = jittered(pixels, config.augment, rng)
@@ -302,6 +313,14 @@ class PhotoViews:
 
     def _patches(self, scale: PhotoScale) -> int:
         return math.prod(n // p for n, p in zip(scale.size, self.config.patch, strict=True))
+
+
+def _varied(config: PhotoCropConfig) -> str:
+    """Short hash of all settings that pixels follow from beside a record."""
+    chances = [(scale.blur_prob, scale.solarise_prob) for scale in (config.globals, config.locals)]
+    halved = config.warp is not None
+    told = json.dumps([halved, config.globals.count, chances, config.augment.model_dump(mode="json")])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _drawn(quad: Quad, warp: Projective) -> Drawn:

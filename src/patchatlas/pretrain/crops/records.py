@@ -49,15 +49,14 @@ class CropRecord:
         fg_ratio: share of foreground among those of its voxels that lie in the volume, exact.
         n_valid: positions that it was drawn from.
         flags: of `FLAGS`, what did not go as asked.
-        parent: number of the global crop that it is a part of; -1 for none.
+        parent: number of the global crop that it is a part of, with a `warp` lies around a place in; -1 for none.
         flips: axes that were flipped, array order.
         frame: from the pixels of the crop to those of the volume, exact, flips included; with a `warp` that of the
             box around it, without flips.
         threshold: what counts as foreground in `fg_ratio`.
         demands: further thresholds in HU that it meets, each with its least ratio.
         seed: of the generator of its augmentation; with the same settings `Views.replay` needs nothing else.
-        varied: short hash of the settings that its values came from, which `Views.replay` compares; empty for
-            photographs.
+        varied: short hash of the settings that its values came from, which `replay` compares.
         warp: from the points of the crop to those of the photograph where it is no box, flips included.
     """
 
@@ -153,7 +152,7 @@ class Batch:
         local_ratio: the same of the small crops.
         global_pad: patch tokens that are padding, for no loss.
         local_pad: the same of the small crops.
-        parent: number of the large crop that each small one is a part of; -1 for none.
+        parent: number of the large crop that each small one is a part of, as in its record; -1 for none.
         records: one tuple a sample, its large crops, then its small ones.
     """
 

@@ -77,7 +77,7 @@ def match_loss(
         maps = tokens[other].transpose(1, 2).unflatten(-1, grid)  # (b, d, *grid)
         read = torch.stack([sample(of, at) for of, at in zip(maps, places, strict=True)])
         positive = (unit[one] * F.normalize(read, dim=-1)).sum(-1, keepdim=True)  # (b, n, 1)
-        near = (places[:, :, None] - centres).norm(dim=-1) <= radius  # (b, n, n)
+        near = _distances(places, centres) <= radius  # (b, n, n)
         own = (unit[one] @ unit[other].transpose(1, 2)).masked_fill(near | ~usable[other][:, None], -torch.inf)
         taken = torch.stack([torch.randperm(n, generator=generator)[:others] for _ in range(b)]).to(unit.device)
         rows = torch.arange(b, device=unit.device)[:, None]
@@ -89,6 +89,11 @@ def match_loss(
         with torch.no_grad():
             right += ((logits[..., :1] > logits[..., 1:]).all(-1) & counts).sum()
     return Matched(loss / total, right / total)
+
+
+def _distances(places: Float[Tensor, "b n ndim"], centres: Float[Tensor, "m ndim"]) -> Float[Tensor, "b n m"]:
+    """From differences, since products of matrices are inexact for near points, but without holding them all."""
+    return torch.cdist(places, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _centres(grid: tuple[int, ...]) -> Float[Tensor, "n ndim"]:

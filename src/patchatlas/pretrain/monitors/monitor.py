@@ -125,6 +125,10 @@ class Monitor:
         """Step since which a collapse is suspected, see `verdict.Judge`."""
         return self._judge.suspected
 
+    def still(self, verdict: Verdict) -> Verdict:
+        """What is left of the verdict at a checkpoint, once that has been put back and the limits are others."""
+        return self._judge.still(verdict)
+
     def look(self) -> dict[str, float]:
         """All numbers of the features held for which there are enough; NaN only where features are not finite."""
         held = {kind: queue.held for kind, queue in self._queues.items()}

@@ -8,7 +8,7 @@ seen of a network before its first step is said until the run is judged by what 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from patchatlas.pretrain.monitors.config import Limits, MonitorConfig
 
@@ -17,6 +17,16 @@ Wait = Literal["once", "start", "steps", "looks"]
 Numbers = Mapping[str, float]
 
 _WORSE: dict[Level, int] = {"ok": 0, "warn": 1, "collapse": 2}
+
+
+def in_words(level: str, *, judged_from: int) -> str:
+    """A level for people, who are not to take for sound what has not been judged.
+
+    Args:
+        level: of a verdict.
+        judged_from: step from which on all rules are heeded, of a verdict before it; else 0.
+    """
+    return f"not judged before step {judged_from}" if level == "ok" and judged_from else level
 
 
 @dataclass(frozen=True)
@@ -45,9 +55,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The level for people, who are not to take for sound what has not been judged."""
-        early = self.level == "ok" and self.step < self.judged_from
-        return f"not judged before step {self.judged_from}" if early else self.level
+        """The level, as `in_words` says it."""
+        return in_words(self.level, judged_from=self.judged_from if self.step < self.judged_from else 0)
 
     @property
     def why(self) -> str:
@@ -92,6 +101,20 @@ class Rule:
     why: str
     """With the numbers in braces, by name."""
     change: str
+    also: tuple[str, ...] = ()
+    """Numbers that it heeds where all of them are there."""
+    why_also: str = ""
+    """Said too, where they are."""
+
+    def seen(self, numbers: Numbers) -> dict[str, float]:
+        """Those of the numbers that it goes by."""
+        also = self.also if all(math.isfinite(numbers.get(name, math.nan)) for name in self.also) else ()
+        return {name: numbers[name] for name in (*self.needs, *also)}
+
+    def said(self, seen: Numbers) -> str:
+        """Why, of the numbers that `seen` gave."""
+        text = self.why + self.why_also if set(self.also) <= seen.keys() else self.why
+        return text.format_map(dict(seen))
 
 
 def _above(name: str, limit: str) -> Callable[[Numbers, Limits], bool]:
@@ -118,7 +141,12 @@ _air = _both(_air_in_cls, _air_in_patches)
 
 
 def _mostly_air(numbers: Numbers, limits: Limits) -> bool:
-    """One sign of air, not both; of class tokens only where training made it so, for untrained ones say it too."""
+    """One sign of air, not both; of class tokens only where training made it so, for untrained ones say it too.
+
+    Where nothing trains class tokens, patch tokens alone tell.
+    """
+    if "foreground_r2" not in numbers:
+        return _air_in_patches(numbers, limits)
     learnt = _air_in_cls(numbers, limits) and _below("foreground_r2_left", "foreground_r2_left")(numbers, limits)
     return not _air(numbers, limits) and (learnt or _air_in_patches(numbers, limits))
 
@@ -300,12 +328,14 @@ RULES: tuple[Rule, ...] = (
         "mostly_air",
         "warn",
         "looks",
-        ("foreground_r2", "foreground_r2_left", "background_share"),
+        ("background_share",),
         _mostly_air,
         "Much of what features say is how much air there is: it makes {background_share:.0%} of the variance of patch "
-        "tokens, and class tokens leave {foreground_r2_left:.2f} times as much of the foreground ratio open as at the "
-        "first look (R^2 {foreground_r2:.2f}).",
+        "tokens.",
         "Raise min_foreground_ratio and foreground_crop_prob of the crops; check that the window shows soft tissue.",
+        also=("foreground_r2", "foreground_r2_left"),
+        why_also=" Class tokens leave {foreground_r2_left:.2f} times as much of the foreground ratio open as at the "
+        "first look (R^2 {foreground_r2:.2f}).",
     ),
     Rule(
         "below_ratio",
@@ -330,14 +360,18 @@ RULES: tuple[Rule, ...] = (
 """All rules but the first, that every number is finite, which `Judge` adds. Most serious first within a level."""
 
 
+_Seen = tuple[int, int, str, dict[str, float]]
+"""Of a rule that is alarmed: step since, times seen, what it said last, and of which numbers."""
+
+
 class Judge:
     """Applies the rules step by step and remembers since when each is alarmed. State that lives, for checkpoints."""
 
     def __init__(self, config: MonitorConfig, *, from_step: int = 0) -> None:
         self._config = config
         self._from_step = from_step
-        self._alarmed: dict[str, tuple[int, int, str]] = {}
-        """By rule: step since, times seen, what it said last."""
+        self._alarmed: dict[str, _Seen] = {}
+        """By rule."""
 
     def judge(self, step: int, numbers: Numbers, *, looked: bool) -> Verdict:
         """The verdict on the numbers of a step.
@@ -367,11 +401,14 @@ class Judge:
         for rule in RULES:
             self._see(rule, step, numbers, looked=looked)
             if rule.name in self._alarmed and self._long_enough(rule, step):
-                since, _, why = self._alarmed[rule.name]
+                since, _, why, _ = self._alarmed[rule.name]
                 alarms.append(Alarm(rule.name, rule.level, since, why, rule.change))
-        alarms.sort(key=lambda alarm: -_WORSE[alarm.level])
-        level: Level = alarms[0].level if alarms else "ok"
-        return Verdict(step=step, level=level, alarms=tuple(alarms), judged_from=self._from_step)
+        return _verdict(step, alarms, judged_from=self._from_step)
+
+    def still(self, verdict: Verdict) -> Verdict:
+        """A verdict of before the state was put back, less the alarms that `load_state_dict` let go."""
+        held = [alarm for alarm in verdict.alarms if alarm.rule in self._alarmed or alarm.rule == "not_finite"]
+        return _verdict(verdict.step, held, judged_from=verdict.judged_from)
 
     def _see(self, rule: Rule, step: int, numbers: Numbers, *, looked: bool) -> None:
         if rule.wait == "start" and step >= max(1, self._from_step):
@@ -383,14 +420,15 @@ class Judge:
             step < self._from_step or any(not math.isfinite(numbers[name]) for name in rule.needs)
         ):
             return
-        if not rule.alarmed(numbers, self._config.limits):
+        seen = rule.seen(numbers)
+        if not rule.alarmed(seen, self._config.limits):
             self._alarmed.pop(rule.name, None)
             return
-        since, times, _ = self._alarmed.get(rule.name, (step, 0, ""))
-        self._alarmed[rule.name] = (since, times + 1, rule.why.format_map(dict(numbers)))
+        since, times, *_ = self._alarmed.get(rule.name, (step, 0))
+        self._alarmed[rule.name] = (since, times + 1, rule.said(seen), seen)
 
     def _long_enough(self, rule: Rule, step: int) -> bool:
-        since, times, _ = self._alarmed[rule.name]
+        since, times, *_ = self._alarmed[rule.name]
         if rule.wait == "steps":
             return step - since + 1 >= self._config.patience
         return times >= (self._config.looks if rule.wait == "looks" else 1)
@@ -399,12 +437,27 @@ class Judge:
     def suspected(self) -> int | None:
         """Step since which a rule of collapse is alarmed, whether it speaks yet or not; the first if several are."""
         collapses = {rule.name for rule in RULES if rule.level == "collapse"}
-        return min((since for rule, (since, _, _) in self._alarmed.items() if rule in collapses), default=None)
+        return min((since for rule, (since, *_) in self._alarmed.items() if rule in collapses), default=None)
 
-    def state_dict(self) -> dict[str, tuple[int, int, str]]:
-        """Since when each rule is alarmed."""
+    def state_dict(self) -> dict[str, _Seen]:
+        """Since when each rule is alarmed, and by which numbers."""
         return dict(self._alarmed)
 
-    def load_state_dict(self, state: Mapping[str, tuple[int, int, str]]) -> None:
-        """Put back what `state_dict` gave."""
-        self._alarmed = {rule: (since, times, why) for rule, (since, times, why) in state.items()}
+    def load_state_dict(self, state: Mapping[str, tuple[Any, ...]]) -> None:
+        """Put back what `state_dict` gave, but for alarms that the limits of now do not give for the same numbers.
+
+        Else a limit that was put right would count only from the next look on.
+        """
+        rules = {rule.name: rule for rule in RULES}
+        self._alarmed = {}
+        for name, (since, times, why, *rest) in state.items():
+            seen = rest[0] if rest else {}  # states of before did not hold the numbers: the next look tells
+            if not seen or (name in rules and rules[name].alarmed(seen, self._config.limits)):
+                self._alarmed[name] = (since, times, why, seen)
+
+
+def _verdict(step: int, alarms: list[Alarm], *, judged_from: int) -> Verdict:
+    """Of all alarms, in the order of the rules."""
+    alarms = sorted(alarms, key=lambda alarm: -_WORSE[alarm.level])
+    level: Level = alarms[0].level if alarms else "ok"
+    return Verdict(step=step, level=level, alarms=tuple(alarms), judged_from=judged_from)
