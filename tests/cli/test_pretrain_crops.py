@@ -206,7 +206,9 @@ def test_bad_settings_and_caches_are_refused(cache: Path, tmp_path: Path, capsys
     told = capsys.readouterr().err
     assert f"patchatlas pretrain index {none} --out CACHE" in told
     assert "set crops.kind to photos" in told
-    (tmp_path / "none" / "volumes").mkdir()
+    entry = tmp_path / "none" / "volumes" / "one"
+    entry.mkdir(parents=True)
+    (entry / "volume.json").write_text("{}")
     assert main(["pretrain", "crops", none, *map(str, args)]) == 4
     assert f"not finished; finish it with: patchatlas pretrain index SRC --out {none}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -151,7 +151,11 @@ def test_what_is_no_cache_is_refused(tmp_path, folder):
         open_cache(tmp_path)
     with pytest.raises(InputError, match="there is no folder"):
         open_cache(tmp_path / "absent")
-    (tmp_path / "stopped" / "volumes").mkdir(parents=True)
+    entry = tmp_path / "stopped" / "volumes" / "a"
+    entry.mkdir(parents=True)
+    with pytest.raises(InputError, match="is no cache of volumes"):  # a folder of scans may be called volumes, too
+        open_cache(tmp_path / "stopped")
+    (entry / "volume.json").write_text("{}")
     with pytest.raises(InputError, match="was not finished"):
         open_cache(tmp_path / "stopped")
     index = json.loads((folder / "index.json").read_text())

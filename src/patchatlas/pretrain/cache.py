@@ -266,7 +266,7 @@ def open_cache(folder: str | Path) -> VolumeCache:
             f"there is no folder {folder}; make a cache with: patchatlas pretrain index SRC --out {folder}"
         )
     if not path.is_file():
-        if (folder / "volumes").is_dir():
+        if any((folder / "volumes").glob(f"*/{RECORD_FILE}")):
             raise InputError(
                 f"the cache {folder} was not finished; finish it with: patchatlas pretrain index SRC --out {folder}"
             )
