@@ -20,8 +20,12 @@ from patchatlas.pretrain.student import Network, begin
 log = logging.getLogger(__name__)
 
 
-def make_student(config: PretrainConfig) -> Network:
+def make_student(config: PretrainConfig, *, distil: int | None = None) -> Network:
     """The network as it is before the first step, on the CPU; the same config gives the same bits.
+
+    Args:
+        config: of the run.
+        distil: length of the tokens of the encoder that is distilled; `None` for none.
 
     Raises:
         WeightsError: weights to begin from that cannot be had, or are no ViT.
@@ -33,6 +37,7 @@ def make_student(config: PretrainConfig) -> Network:
         dino=config.dino_head if config.loss.dino.weight else None,
         ibot=config.ibot_head if config.loss.ibot.weight else None,
         sigreg=config.projector if config.loss.sigreg.weight else None,
+        distil=distil,
         layer_scale=config.model.layer_scale,
         checkpointing=config.train.checkpointing,
         seed=config.train.seed,
@@ -62,6 +67,7 @@ def new_vit(config: PretrainConfig) -> ViTConfig:
         ffn_hidden=4 * dim,
         registers=config.model.registers,
         rope_base=config.model.rope_base,
+        rope_span=config.model.rope_span,
     )
 
 

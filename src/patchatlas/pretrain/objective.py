@@ -17,8 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchatlas.pretrain.crops.records import Batch
+from patchatlas.pretrain.distilled import Shown, across
 from patchatlas.pretrain.losses.config import LossConfig
 from patchatlas.pretrain.losses.dino import dino_loss
+from patchatlas.pretrain.losses.distil import distil_loss
 from patchatlas.pretrain.losses.gram import gram_loss
 from patchatlas.pretrain.losses.ibot import ibot_loss, patch_targets
 from patchatlas.pretrain.losses.koleo import koleo_loss
@@ -125,6 +127,7 @@ class Goal:
         token_total: what the iBOT sum is divided by.
         crop_total: what the Gram sum is divided by.
         match_total: what the sum over matches is divided by.
+        like_total: what sums over all patch tokens that count are divided by.
         micro: micro-batches of the step.
     """
 
@@ -135,6 +138,7 @@ class Goal:
     token_total: Float[Tensor, ""]
     crop_total: Float[Tensor, ""]
     match_total: Float[Tensor, ""]
+    like_total: Float[Tensor, ""]
     micro: int
 
 
@@ -161,6 +165,7 @@ class Objective:
         token_total = mean_total(*(one.tokens.total for one in shares), ranks=ranks)
         crop_total = mean_total(*(one.counted.any(-1).sum() for one in shares), ranks=ranks)
         match_total = mean_total(*(_matched(one) for one in shares), ranks=ranks)
+        like_total = mean_total(*(one.counted.sum() for one in shares), ranks=ranks)
         return [
             Goal(
                 shares=one,
@@ -170,6 +175,7 @@ class Objective:
                 token_total=token_total,
                 crop_total=crop_total,
                 match_total=match_total,
+                like_total=like_total,
                 micro=len(shares),
             )
             for one, for_cls, for_patches in zip(shares, cls, patches, strict=True)
@@ -182,6 +188,7 @@ class Objective:
         goal: Goal,
         *,
         gram: Float[Tensor, "v n e"] | None,
+        shown: Shown | None = None,
         directions_seed: int,
     ) -> dict[str, Tensor]:
         """Each term of a micro-batch, before its weight; over micro-batches they add up, over processes take the mean.
@@ -192,6 +199,7 @@ class Objective:
             locals_seen: of the local crops (l, then b); `None` without any.
             goal: of this micro-batch.
             gram: patch tokens of the Gram teacher; `None` where that term does not count.
+            shown: what the distilled encoder says of the global crops; `None` where that term does not count.
             directions_seed: the same on all processes.
         """
         config, shares = self.config, goal.shares
@@ -221,7 +229,9 @@ class Objective:
             found["gram"] = gram_loss(
                 globals_seen.patches, gram, weights=shares.counted.flatten(0, 1).float(), total=goal.crop_total
             )
-        if shares.matches is not None:
+        if shown is not None:
+            found |= self._distilled(globals_seen, shown, goal)
+        if config.match.weight and shares.matches is not None:
             places = shares.matches
             matched = match_loss(
                 globals_seen.patches.unflatten(0, (g, b)),
@@ -266,8 +276,40 @@ class Objective:
             "sigreg_agreement": config.sigreg.weight * (1 - config.sigreg.share),
             "match": config.match.weight,
             "match_accuracy": 0.0,
+            "distil": config.distil.weight,
+            "distil_across": config.distil.weight * config.distil.across,
+            "distil_cls": config.distil.weight * config.distil.cls,
         }
         return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+
+    def _distilled(self, seen: Seen, shown: Shown, goal: Goal) -> dict[str, Tensor]:
+        """Terms of the distilled encoder: on the same crop, across views, and of class tokens."""
+        assert seen.like is not None, "a head stands where its term counts"
+        shares, config = goal.shares, self.config.distil
+        g, b = shares.hidden.shape[:2]
+        found = {
+            "distil": distil_loss(
+                seen.like,
+                shown.patches.flatten(0, 1),
+                weights=shares.counted.flatten(0, 1),
+                total=goal.like_total,
+            )
+        }
+        if config.across and shares.matches is not None and shares.matches.pairs:
+            places = shares.matches
+            mine = seen.like.unflatten(0, (g, b))[[one for one, _ in places.pairs]]
+            found["distil_across"] = distil_loss(
+                mine.flatten(0, 1),
+                across(shown, places).flatten(0, 1),
+                weights=places.valid.flatten(0, 1),
+                total=goal.match_total,
+            )
+        if config.cls and shown.cls is not None and seen.like_cls is not None:
+            counted = shares.counted.any(-1).flatten()[None]
+            found["distil_cls"] = distil_loss(
+                seen.like_cls[None], shown.cls.flatten(0, 1)[None], weights=counted, total=goal.crop_total
+            )
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """What this process remembers."""

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from patchatlas.pretrain.schedules import Schedules
 from patchatlas.pretrain.settings import OptimConfig
 
-PARTS = ("vit", "dino_head", "ibot_head", "projector")
+PARTS = ("vit", "dino_head", "ibot_head", "projector", "distil_head")
 """Parts of a network whose gradients are cut by themselves."""
 
 

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchatlas.encoders.inputs import patch_grid
+from patchatlas.encoders.protocol import Encoder
 from patchatlas.pretrain.across import crops_of_step, target_numbers
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.crops.records import Batch
 from patchatlas.pretrain.data import numbers, samples_of_step
+from patchatlas.pretrain.distilled import look
 from patchatlas.pretrain.distributed import Process, gathering
 from patchatlas.pretrain.masking import masks
 from patchatlas.pretrain.matches import Matches, find_matches
@@ -48,6 +50,7 @@ class Learner:
         schedules: what changes from step to step.
         mean_std: of pixels, a channel, (2, c).
         bf16: whether networks multiply in bfloat16.
+        distilled: the encoder that the student is to be like; `None` without that term.
     """
 
     network: Network
@@ -59,6 +62,7 @@ class Learner:
     schedules: Schedules
     mean_std: Tensor
     bf16: bool
+    distilled: Encoder | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -131,6 +135,7 @@ def take_step(
                 small,
                 goal,
                 gram=gram,
+                shown=None if learner.distilled is None else look(learner.distilled, here),
                 directions_seed=seed_of(config.train.seed, step, _DIRECTIONS, number),
             )
             loss = learner.objective.weighted(terms)
@@ -184,7 +189,7 @@ def _mean_ratio(micro_batches: Sequence[Batch], config: PretrainConfig, process:
 
 def _matches(batch: Batch, config: PretrainConfig, process: Process) -> Matches | None:
     """What shows the same place in a micro-batch, where a term asks for it."""
-    if not config.loss.match.weight:
+    if not config.loss.needs_matches:
         return None
     return find_matches(batch, config.crops.patch, margin=config.loss.match.margin).to(process.device)
 

@@ -69,6 +69,10 @@ class Seen(NamedTuple):
     """Of the patch tokens asked for, over the iBOT prototypes."""
     embeddings: Float[Tensor, "b e"] | None
     """Of the class tokens, for SIGReg."""
+    like: Float[Tensor, "b n f"] | None = None
+    """Patch tokens as they are compared with those of a distilled encoder."""
+    like_cls: Float[Tensor, "b f"] | None = None
+    """Class tokens, likewise."""
 
 
 class Network(nn.Module):
@@ -79,6 +83,7 @@ class Network(nn.Module):
         dino: widths of the head of the class token; `None` for no such head.
         ibot: widths of the head of patch tokens; `None` for no such head.
         sigreg: widths of the projector; `None` for none.
+        distil: length of the tokens of the encoder that is distilled; `None` for none.
         checkpointing: whether blocks are computed again for the gradients, to hold less.
     """
 
@@ -89,6 +94,7 @@ class Network(nn.Module):
         dino: HeadConfig | None,
         ibot: HeadConfig | None,
         sigreg: HeadConfig | None = None,
+        distil: int | None = None,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -99,12 +105,16 @@ class Network(nn.Module):
         self.dino_head = Head(dim, dino) if dino else None
         self.ibot_head = Head(dim, ibot) if ibot else None
         self.projector = Projector(dim, sigreg) if sigreg else None
+        self.distils = distil is not None
+        self.distil_head = None if distil in (None, dim) else nn.Linear(dim, distil, bias=False)
 
     def init_heads(self, generator: torch.Generator) -> None:
         """Draw the weights of all heads; the mask token begins as zero, as Meta's does."""
         for head in (self.dino_head, self.ibot_head, self.projector):
             if head is not None:
                 head.init_weights(generator)
+        if self.distil_head is not None:
+            nn.init.normal_(self.distil_head.weight, std=0.02, generator=generator)
 
     def freeze_layer_scale(self) -> None:
         """Take the factors of all branches out of what learns."""
@@ -118,7 +128,15 @@ class Network(nn.Module):
         cls = [self.vit.norm(one.cls) for one in tokens]
         patches = [self.vit.norm(one.patches) for one in tokens]
         return tuple(
-            Seen(cls=one, patches=around, cls_logits=logits, patch_logits=self._asked(around, given), embeddings=spread)
+            Seen(
+                cls=one,
+                patches=around,
+                cls_logits=logits,
+                patch_logits=self._asked(around, given),
+                embeddings=spread,
+                like=self._like(around),
+                like_cls=self._like(one),
+            )
             for one, around, logits, spread, given in zip(
                 cls, patches, _at_once(self.dino_head, cls), _at_once(self.projector, cls), passes, strict=True
             )
@@ -126,6 +144,11 @@ class Network(nn.Module):
 
     def _asked(self, patches: Tensor, given: Pass) -> Tensor | None:  # (b, n, d) -> (q, j)
         return None if self.ibot_head is None or given.asked is None else self.ibot_head(patches[given.asked])
+
+    def _like(self, tokens: Tensor) -> Tensor | None:  # (..., d) -> (..., f)
+        if not self.distils:
+            return None
+        return tokens if self.distil_head is None else self.distil_head(tokens)
 
     def _tokens(self, given: Pass) -> Tensor:  # (b, t, d), before the final norm
         vit, chance = self.vit, given.chance
@@ -155,7 +178,7 @@ def _table(vit: ViT, grid: tuple[int, ...], chance: Chance | None) -> Table | No
         return vit.rope(grid)  # type: ignore[no-any-return]
     share = 2 * float(torch.rand((), generator=chance.generator)) - 1
     periods = vit.rope.periods.float()
-    centres = patch_centres(grid).to(periods.device) * math.exp(share * math.log(chance.rope_rescale))
+    centres = patch_centres(grid, vit.rope.span).to(periods.device) * math.exp(share * math.log(chance.rope_rescale))
     angles = nn.functional.pad(patch_angles(centres, periods), (0, 0, vit.rope.prefix, 0))
     return angles.cos(), angles.sin()
 
@@ -175,13 +198,14 @@ def begin(
     dino: HeadConfig | None,
     ibot: HeadConfig | None,
     sigreg: HeadConfig | None = None,
+    distil: int | None = None,
     layer_scale: float | None = None,
     checkpointing: bool = False,
     seed: int,
 ) -> Network:
     """A network with weights drawn from a seed; LayerScale of 1 that does not learn where there is to be none."""
     generator = torch.Generator().manual_seed(seed)
-    network = Network(ViT(config), dino=dino, ibot=ibot, sigreg=sigreg, checkpointing=checkpointing)
+    network = Network(ViT(config), dino=dino, ibot=ibot, sigreg=sigreg, distil=distil, checkpointing=checkpointing)
     network.vit.init_weights(generator, layer_scale=1.0 if layer_scale is None else layer_scale)
     network.init_heads(generator)
     if layer_scale is None:

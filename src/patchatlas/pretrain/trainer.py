@@ -19,12 +19,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from patchatlas.encoders.precision import choose_precision
+from patchatlas.encoders.protocol import Encoder
 from patchatlas.errors import UsageError
 from patchatlas.files import replacing
 from patchatlas.io.disk import disk_errors
 from patchatlas.pretrain import checkpoint, distributed
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.data import Opened, batches, open_source, samples_of_step
+from patchatlas.pretrain.distilled import open_distilled, with_sha256
 from patchatlas.pretrain.distributed import Process, processes
 from patchatlas.pretrain.export import write_encoder
 from patchatlas.pretrain.model import make_student, make_teacher, with_mean_std
@@ -81,6 +83,7 @@ def train(
     *,
     opened: Opened | None = None,
     from_good: bool = False,
+    distilled: Encoder | None = None,
     on_step: Callable[[int, dict[str, float], str], None] | None = None,
 ) -> Outcome:
     """Do a run, or what is left of it.
@@ -91,6 +94,7 @@ def train(
         opened: what to learn from; what `config.data` names if not given.
         from_good: go back to the last good checkpoint and do the steps after it anew; settings of `config.FROM_GOOD`
             may then be others than the run's.
+        distilled: the encoder that `config.loss.distil` names; it is loaded by that name if not given.
         on_step: called on the first process after each step with the steps done, the numbers and the verdict's level.
 
     Raises:
@@ -105,12 +109,14 @@ def train(
     config = with_mean_std(config)
     opened = open_source(config) if opened is None else opened
     with processes(config.train.device) as process, contextlib.ExitStack() as held:
+        distilled = open_distilled(config, device=process.device, given=distilled)
+        config = with_sha256(config, distilled)
         if process.first:
             held.enter_context(hold_run(folder))
             with disk_errors(Path(folder)):
                 open_run(folder, config, fingerprint=opened.fingerprint, from_good=from_good)
         process.wait()
-        return _Run(config, RunFolder(Path(folder)), opened, process, on_step).go()
+        return _Run(config, RunFolder(Path(folder)), opened, process, on_step, distilled).go()
 
 
 class _Run:
@@ -123,13 +129,14 @@ class _Run:
         opened: Opened,
         process: Process,
         on_step: Callable[[int, dict[str, float], str], None] | None,
+        distilled: Encoder | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.opened = opened
         self.process = process
         self.on_step = on_step
-        self.learner = make_learner(config, process)
+        self.learner = make_learner(config, process, distilled=distilled)
         self.monitor = Monitor(config.monitor, seed=config.train.seed, warm_up=grown(config.optim))
         self.began = self.done = 0
         self.good: int | None = None
@@ -218,10 +225,15 @@ class _Run:
         teacher = self.learner.teacher
         if not distributed.is_sharded(teacher):
             return make_teacher(teacher)
-        copy = make_teacher(make_student(self.config).to(self.process.device))
+        copy = make_teacher(make_student(self.config, distil=self._distil).to(self.process.device))
         distributed.shard(copy, learns=False)
         distributed.put_state(copy, distributed.whole_state(teacher))
         return copy
+
+    @property
+    def _distil(self) -> int | None:
+        """Length of the tokens of what is distilled."""
+        return None if self.learner.distilled is None else self.learner.distilled.spec.dim
 
     def _save(self) -> None:
         """Write the checkpoint of now: its teacher first, so that where there is a state there is one.
@@ -334,14 +346,19 @@ class _Run:
         )
 
 
-def make_learner(config: PretrainConfig, process: Process) -> Learner:
+def make_learner(config: PretrainConfig, process: Process, *, distilled: Encoder | None = None) -> Learner:
     """The networks of a run as they are before the first step, on their device.
+
+    Args:
+        config: of the run.
+        process: this one.
+        distilled: the encoder that the student is to be like, as `open_distilled` gives it.
 
     Raises:
         WeightsError: weights to begin from that cannot be had.
         UsageError: weights that do not fit the crops.
     """
-    student = make_student(config)
+    student = make_student(config, distil=None if distilled is None else distilled.spec.dim)
     depth = student.vit.config.depth
     student.to(process.device)
     teacher = make_teacher(student)
@@ -363,6 +380,7 @@ def make_learner(config: PretrainConfig, process: Process) -> Learner:
         schedules=Schedules.of(config.optim, steps=config.train.steps, samples=samples_of_step(config, process.ranks)),
         mean_std=torch.tensor(config.mean_std, device=process.device),
         bf16=choose_precision(config.train.precision, process.device) == "bf16",
+        distilled=distilled,
     )
 
 

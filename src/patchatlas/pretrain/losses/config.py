@@ -92,6 +92,33 @@ class MatchConfig(Settings):
     """Places closer than this to the edge of the other crop are left out; in patches."""
 
 
+class DistilConfig(Settings):
+    """Tokens of the global crops are like those of another encoder, which does not learn.
+
+    An objective of its own, or beside others. That encoder sees the same crops, as they were varied, and has the same
+    patch. Where its tokens are as long as the student's they are compared as they are, so that the student takes its
+    place; else through one linear layer, which is thrown away.
+    """
+
+    weight: Weight = 0.0
+    encoder: str | None = None
+    """Its name, as for `load_encoder`: a released model, a file, `bundled:NAME`. `train(distilled=...)` takes one of
+    that name which is no file."""
+    across: Weight = 0.0
+    """Weight, beside 1 for the same crop, of what the encoder says of the other global crop where that shows the same
+    place: the student then learns what does not change with the view."""
+    cls: Weight = 0.0
+    """Weight of the class tokens, beside 1 for patches."""
+    sha256: str | None = None
+    """Hash of its weights; filled in by a run."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DistilConfig":
+        if self.weight and self.encoder is None:
+            raise ValueError("distil has a weight but names no encoder; set loss.distil.encoder")
+        return self
+
+
 class SinkhornConfig(Settings):
     """Teacher targets that share the rows out evenly over the prototypes."""
 
@@ -144,15 +171,15 @@ class LossConfig(Settings):
     gram: GramConfig = GramConfig()
     sigreg: SigregConfig = SigregConfig()
     match: MatchConfig = MatchConfig()
+    distil: DistilConfig = DistilConfig()
     sinkhorn: SinkhornConfig = SinkhornConfig()
     foreground: ForegroundConfig = ForegroundConfig()
 
     @model_validator(mode="after")
     def _possible(self) -> "LossConfig":
-        if not (self.dino.weight or self.ibot.weight or self.sigreg.weight or self.match.weight):
-            raise ValueError(
-                "dino, ibot, sigreg and match all have weight 0, so nothing would be learnt; give one a weight"
-            )
+        terms = ("dino", "ibot", "sigreg", "match", "distil")
+        if not any(getattr(self, name).weight for name in terms):
+            raise ValueError(f"{', '.join(terms)} all have weight 0, so nothing would be learnt; give one a weight")
         return self
 
     @property
@@ -161,9 +188,15 @@ class LossConfig(Settings):
         return bool(self.dino.weight or self.ibot.weight or self.gram.weight)
 
     @property
+    def needs_matches(self) -> bool:
+        """Whether any term asks which patches of two crops show the same place."""
+        return bool(self.match.weight or (self.distil.weight and self.distil.across))
+
+    @property
     def trains_cls(self) -> bool:
         """Whether any term looks at class tokens; if none does, they say nothing of how a run goes."""
-        return bool(self.dino.weight or self.koleo.weight or self.sigreg.weight)
+        distilled = self.distil.weight and self.distil.cls
+        return bool(self.dino.weight or self.koleo.weight or self.sigreg.weight or distilled)
 
     @property
     def teacher_sees_locals(self) -> bool:
