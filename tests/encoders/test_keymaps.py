@@ -1,7 +1,6 @@
 """Key maps: every released key list without rest, every layout to the same tensors, every flaw named."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -209,15 +208,6 @@ def test_our_own_file_round_trips(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["small.safetensors"]
     assert own.read_header(header.to_metadata()) == header
     assert own.translate(state, header) == (state, config)
-
-
-def test_the_span_of_rotary_positions_is_told_only_where_there_is_one():
-    """It came later than the format: files of networks without one keep their bytes, and older programs read them."""
-    plain = ViTConfig(family="dinov3", patch=(4, 4), dim=16, depth=1, heads=2, ffn_hidden=8)
-    for config, told in ((plain, False), (replace(plain, rope_span=8.0), True)):
-        header = own.Header(config=config, mean=(0.5,) * 3, std=(0.5,) * 3, name="a", licence="cc0-1.0")
-        assert ("rope_span" in json.loads(header.to_metadata()["config"])) == told
-        assert own.read_header(header.to_metadata()).config == config
 
 
 @pytest.mark.parametrize(

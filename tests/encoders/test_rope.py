@@ -63,17 +63,3 @@ def test_a_table_made_under_inference_mode_serves_training():
     weight = torch.ones(4, 8, requires_grad=True)
     (weight * rope((2, 2))[0]).sum().backward()
     assert weight.grad is not None
-
-
-def test_with_a_span_neighbours_are_equally_far_apart_in_every_grid():
-    torch.testing.assert_close(patch_centres((1, 4), 8.0)[:, 1], torch.tensor([-0.375, -0.125, 0.125, 0.375]))
-    for grid in ((3, 5), (8, 8), (48, 21)):
-        centres = patch_centres(grid, 10.0).reshape(*grid, 2)
-        torch.testing.assert_close(centres[1:, :, 0] - centres[:-1, :, 0], torch.full((grid[0] - 1, grid[1]), 0.2))
-        torch.testing.assert_close(centres[:, 1:, 1] - centres[:, :-1, 1], torch.full((grid[0], grid[1] - 1), 0.2))
-        torch.testing.assert_close(centres.mean((0, 1)), torch.zeros(2), atol=1e-6, rtol=0)
-
-
-def test_a_span_as_long_as_the_grid_changes_nothing():
-    one, two = (Rope(16, 2, prefix=3, base=100.0, span=span)((6, 6)) for span in (None, 6.0))
-    torch.testing.assert_close(one, two)

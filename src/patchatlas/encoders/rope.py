@@ -1,8 +1,7 @@
 """Rotary position embedding on a grid of 2 or 3 axes: where a patch stands turns its queries and keys.
 
 Every axis gets the same `p` periods. A patch whose centre sits at u in -1..1 along an axis (each axis scaled by its own
-length, as DINOv3 does, or all by one number of patches, so that neighbours are equally far apart in every input) is
-turned by the angle 2 pi u / period, for every axis and period. The angles of one patch, axis after axis,
+length) is turned by the angle 2 pi u / period, for every axis and period. The angles of one patch, axis after axis,
 fill half of the turned channels; channel i turns together with channel i + half (Su et al. 2021, arXiv:2104.09864, in
 the "halves" pairing; normalisation and periods as DINOv3 has them, arXiv:2508.10104). Channels that are left over
 because head_dim is no multiple of 2 x axes stay as they are.
@@ -36,17 +35,9 @@ def geometric_periods(head_dim: int, ndim: int, base: float = 100.0) -> Float[Te
     return torch.pow(torch.tensor(base, device="cpu"), steps).to(torch.get_default_device())
 
 
-def patch_centres(grid: tuple[int, ...], span: float | None = None) -> Float[Tensor, "n ndim"]:
-    """Centres of the patches of a grid, row-major, 0 in its middle, axis order as the grid's.
-
-    Args:
-        grid: patches along each axis.
-        span: patches that the range -1..1 covers; if not given, all of each axis.
-    """
-    axes = []
-    for side in grid:
-        whole = 2 * (torch.arange(side, dtype=torch.float32) + 0.5) / side - 1
-        axes.append(whole if span is None else whole * (side / span))
+def patch_centres(grid: tuple[int, ...]) -> Float[Tensor, "n ndim"]:
+    """Centres of the patches of a grid, row-major, in -1..1 along every axis, axis order as the grid's."""
+    axes = [2 * (torch.arange(side, dtype=torch.float32) + 0.5) / side - 1 for side in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
@@ -73,15 +64,13 @@ class Rope(nn.Module):
         ndim: axes of the grid.
         prefix: tokens before the patches (class, registers), which are not turned.
         base: ratio that the periods span.
-        span: patches that the range -1..1 covers; if `None`, all of each axis.
     """
 
     periods: Tensor
 
-    def __init__(self, head_dim: int, ndim: int, *, prefix: int, base: float, span: float | None = None) -> None:
+    def __init__(self, head_dim: int, ndim: int, *, prefix: int, base: float) -> None:
         super().__init__()
         self.prefix = prefix
-        self.span = span
         self.register_buffer("periods", geometric_periods(head_dim, ndim, base))
         self._tables: OrderedDict[tuple[tuple[int, ...], torch.device], Table] = OrderedDict()
 
@@ -96,7 +85,7 @@ class Rope(nn.Module):
         table = self._tables.pop(key, None)
         if table is None:
             with torch.inference_mode(False), torch.no_grad():
-                centres = patch_centres(grid, self.span).to(self.periods.device)
+                centres = patch_centres(grid).to(self.periods.device)
                 angles = nn.functional.pad(patch_angles(centres, self.periods.float()), (0, 0, self.prefix, 0))
                 table = (angles.cos(), angles.sin())
         self._tables[key] = table  # as the latest; each step is whole by itself, for several threads may be here

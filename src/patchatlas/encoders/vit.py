@@ -52,8 +52,6 @@ class ViTConfig:
         table_offset: added to the cell counts when the table is resampled; see `positions.resample_table`.
         table_antialias: whether the table is resampled with antialias.
         rope_base: ratio that the rotary periods span, where they are not read from a file.
-        rope_span: patches that make up the range -1..1 of rotary positions, so that two neighbours are as far apart in
-            an input of any size; `None` for all patches of each axis, as in every released model.
     """
 
     family: str
@@ -71,7 +69,6 @@ class ViTConfig:
     table_offset: float = 0.0
     table_antialias: bool = False
     rope_base: float = 100.0
-    rope_span: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.patch) not in (2, 3):
@@ -83,8 +80,6 @@ class ViTConfig:
                 f"rotary positions over {self.ndim} axes need heads of at least {2 * self.ndim} channels, "
                 f"these have {self.head_dim}"
             )
-        if self.rope_span is not None and (self.table_grid is not None or not self.rope_span > 0):
-            raise ShapeError(f"rope_span {self.rope_span} must be above 0, and is for rotary positions only")
         if self.table_grid is not None and len(self.table_grid) != self.ndim:
             raise ShapeError(f"position table {self.table_grid} and patch {self.patch} differ in their number of axes")
 
@@ -233,11 +228,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.positions = nn.Parameter(torch.empty(*config.table_grid, config.dim)) if config.table_grid else None
         rotary = config.table_grid is None
-        self.rope = (
-            Rope(config.head_dim, config.ndim, prefix=config.prefix, base=config.rope_base, span=config.rope_span)
-            if rotary
-            else None
-        )
+        self.rope = Rope(config.head_dim, config.ndim, prefix=config.prefix, base=config.rope_base) if rotary else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         if not self.cls_token.is_meta:

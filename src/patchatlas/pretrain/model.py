@@ -67,7 +67,6 @@ def new_vit(config: PretrainConfig) -> ViTConfig:
         ffn_hidden=4 * dim,
         registers=config.model.registers,
         rope_base=config.model.rope_base,
-        rope_span=config.model.rope_span,
     )
 
 

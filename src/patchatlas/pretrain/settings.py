@@ -27,7 +27,7 @@ SIZES: dict[Size, tuple[int, int, int]] = {
 releases, with 64 channels a head; pico is for tests and for machines without an accelerator."""
 
 
-_OF_WEIGHTS = ("size", "dim", "depth", "heads", "registers", "layer_scale", "rope_base", "rope_span")
+_OF_WEIGHTS = ("size", "dim", "depth", "heads", "registers", "layer_scale", "rope_base")
 """Settings of the network that weights bring with them."""
 
 
@@ -58,10 +58,6 @@ class ModelConfig(Settings):
     or fewer in a pass 0.1 is none."""
     rope_base: Positive = 100.0
     """Ratio that the rotary periods span."""
-    rope_span: Positive | None = None
-    """Patches that make up the range -1..1 of positions, the same in an input of any size: neighbours are then as far
-    apart in a picture of 2000 px as in a crop of 128. If not given, each axis is scaled by its own length, as DINOv3
-    does it, and a network that saw crops of one size only sees neighbours nearer together in larger inputs."""
     rope_rescale: Annotated[float, Field(ge=1)] = 2.0
     """Positions are stretched by up to this factor or its inverse, anew for each pass in training; 1 for never."""
     mean: tuple[float, ...] | None = None

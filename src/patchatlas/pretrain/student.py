@@ -178,7 +178,7 @@ def _table(vit: ViT, grid: tuple[int, ...], chance: Chance | None) -> Table | No
         return vit.rope(grid)  # type: ignore[no-any-return]
     share = 2 * float(torch.rand((), generator=chance.generator)) - 1
     periods = vit.rope.periods.float()
-    centres = patch_centres(grid, vit.rope.span).to(periods.device) * math.exp(share * math.log(chance.rope_rescale))
+    centres = patch_centres(grid).to(periods.device) * math.exp(share * math.log(chance.rope_rescale))
     angles = nn.functional.pad(patch_angles(centres, periods), (0, 0, vit.rope.prefix, 0))
     return angles.cos(), angles.sin()
 

@@ -64,17 +64,11 @@ class Header:
             "format": FORMAT,
             "version": VERSION,
             "package": __version__,
-            "config": json.dumps(_fields(self.config), sort_keys=True),
+            "config": json.dumps(asdict(self.config), sort_keys=True),
             "preprocessing": json.dumps({"mean": self.mean, "std": self.std}),
             "name": self.name,
             "licence": self.licence,
         }
-
-
-def _fields(config: ViTConfig) -> dict[str, Any]:
-    """Those of a network; `rope_span` only where there is one, for it came later than the format."""
-    fields = asdict(config)
-    return fields if config.rope_span is not None else {k: v for k, v in fields.items() if k != "rope_span"}
 
 
 def fits(metadata: Mapping[str, str]) -> bool:
