@@ -28,7 +28,7 @@ from patchatlas.pretrain.student import Seen
 from patchatlas.pretrain.trainer import train
 from patchatlas.spec import EncoderSpec
 from tests.pretrain.ranks import EXACT
-from tests.pretrain.tiny import photo_config, pictures
+from tests.pretrain.tiny import photo_config
 
 NOTHING = {"dino": {"weight": 0}, "ibot": {"weight": 0}, "koleo": {"weight": 0}}
 DISTIL = {**NOTHING, "distil": {"weight": 1, "encoder": "projected", "across": 0.5, "cls": 0.25}}
@@ -65,11 +65,6 @@ class Projected:
         weight = torch.randn(3 * ph * pw, self.dim, generator=generator)
         patches = ((cells.flatten(1, 2) - 0.5) @ weight).tanh()
         return Tokens(patches, cls=patches.mean(1) if self.has_cls else None)
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
 
 
 def distilling(photos: Path, **changes: Any) -> PretrainConfig:

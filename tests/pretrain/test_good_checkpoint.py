@@ -13,16 +13,11 @@ from patchatlas.pretrain.crops.records import Batch
 from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.trainer import train
-from tests.pretrain.tiny import photo_config, pictures
+from tests.pretrain.tiny import photo_config
 
 HOT = {"teacher_temp": 100.0, "teacher_temp_end": 100.0, "teacher_temp_warmup": 0, "warmup": 0}
 """Of `optim`: the teacher's targets are uniform from the first step."""
 ONLY_UNIFORM = {"feature_std": None, "feature_cosine": None}
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
 
 
 def collapsing(

@@ -18,7 +18,7 @@ from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.student import Network, Seen
 from patchatlas.pretrain.trainer import train
 from tests.pretrain.ranks import EXACT
-from tests.pretrain.tiny import photo_config, pictures
+from tests.pretrain.tiny import photo_config
 
 ALONE = {"dino": {"weight": 0}, "ibot": {"weight": 0}, "koleo": {"weight": 0}, "match": {"weight": 1, "others": 4}}
 CROPS = {
@@ -28,11 +28,6 @@ CROPS = {
     "locals": {"count": 0},
     "warp": {"scale": (0.5, 1.0)},
 }
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
 
 
 def alone(photos: Path, **changes: Any) -> PretrainConfig:

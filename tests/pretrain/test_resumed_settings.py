@@ -12,7 +12,7 @@ from patchatlas.pretrain.config import FREE, to_yaml
 from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.run_folder import RunFolder, open_run
 from patchatlas.pretrain.trainer import train
-from tests.pretrain.tiny import photo_config, pictures
+from tests.pretrain.tiny import photo_config
 
 OTHER_MONITOR = {
     "spectra_every": 1,
@@ -54,11 +54,6 @@ LEARNT = ("student", "teacher", "optimiser", "objective", "gram")
 
 class Stopped(Exception):
     """Raised in a run to end it where it is."""
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
 
 
 @pytest.fixture(scope="module")

@@ -17,16 +17,11 @@ from patchatlas.pretrain.trainer import train
 from tests.disk_limit import no_file_may_grow
 from tests.pretrain.ranks import killed_at
 from tests.pretrain.test_trainer import same
-from tests.pretrain.tiny import photo_config, pictures
+from tests.pretrain.tiny import photo_config
 
 
 class Killed(BaseException):
     """In place of SIGKILL."""
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
 
 
 def told(folder: Path) -> dict:

@@ -24,11 +24,6 @@ from tests.pretrain.tiny import photo_config, pictures
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return pictures(tmp_path_factory.mktemp("photos") / "pictures")
-
-
-@pytest.fixture(scope="module")
 def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six steps that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole") / "run"
