@@ -5,7 +5,9 @@ import pytest
 from patchatlas.cli.pretrain_report import CURVES, _curves
 
 
-@pytest.mark.parametrize("name", ["match", "match_accuracy", "koleo_closest", "gram_drift", "foreground_r2_left"])
+@pytest.mark.parametrize(
+    "name", ["match", "distil_across", "match_accuracy", "koleo_closest", "gram_drift", "foreground_r2_left"]
+)
 def test_a_logged_number_is_drawn(name: str) -> None:
     records = [{"step": step, "numbers": {name: 0.5 + step}} for step in range(3)]
     page = _curves(records)

@@ -13,19 +13,20 @@ from torch import Tensor
 from patchatlas.encoders.fake import FakeEncoder, ramp
 from patchatlas.encoders.loading import load_encoder
 from patchatlas.encoders.protocol import Tokens
-from patchatlas.errors import UsageError
+from patchatlas.errors import UsageError, WeightsError
 from patchatlas.pretrain import checkpoint
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.crops.records import collate
 from patchatlas.pretrain.data import open_source
 from patchatlas.pretrain.distilled import across, look
+from patchatlas.pretrain.distributed import Process
 from patchatlas.pretrain.losses.ranks import ALONE
 from patchatlas.pretrain.matches import find_matches
 from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.objective import Objective, Taught, weigh
 from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.student import Seen
-from patchatlas.pretrain.trainer import train
+from patchatlas.pretrain.trainer import make_learner, train
 from patchatlas.spec import EncoderSpec
 from tests.pretrain.ranks import EXACT
 from tests.pretrain.tiny import photo_config
@@ -51,12 +52,13 @@ class Projected:
     seed: int = 0
     patch: tuple[int, ...] = (8, 8)
     has_cls: bool = True
+    layer: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def spec(self) -> EncoderSpec:
         fake = FakeEncoder(patch=self.patch, has_cls=self.has_cls).spec
-        return replace(fake, name=self.name, dim=self.dim, weights_sha256=f"{self.seed:064d}")
+        return replace(fake, name=self.name, dim=self.dim, layer=self.layer, weights_sha256=f"{self.seed:064d}")
 
     def __call__(self, pixels: Tensor, /) -> Tokens:
         generator = torch.Generator().manual_seed(self.seed)
@@ -179,7 +181,6 @@ def test_an_encoder_by_its_name_in_the_file_of_another_run(photos: Path, tmp_pat
     first = train(distilling(photos, train={"steps": 1}), tmp_path / "first", distilled=Projected())
     loss = {**NOTHING, "distil": {"weight": 1, "encoder": str(first.encoder), "cls": 1}}
     train(distilling(photos, loss=loss, train={"steps": 2}), tmp_path / "second")
-    assert numbers(tmp_path / "second")[1]["distil"] < 1
     # The same seed, so the same random weights as the first run had before its one step: very much like it.
     assert numbers(tmp_path / "second")[0]["distil"] < 0.05
 
@@ -189,7 +190,8 @@ def test_an_encoder_by_its_name_in_the_file_of_another_run(photos: Path, tmp_pat
     [
         (Projected(patch=(16, 16)), r"patches of \(16, 16\).* crops have \(8, 8\)"),
         (Projected(has_cls=False), "no class token; set loss.distil.cls to 0"),
-        (Projected(name="other"), "names projected, given was other"),
+        (Projected(name="other"), "is projected, and the encoder given is called other"),
+        (Projected(device=torch.device("cuda")), "was given on cuda, and the run is on cpu"),
     ],
 )
 def test_encoders_that_do_not_fit_are_refused(photos: Path, tmp_path: Path, encoder: Projected, said: str) -> None:
@@ -198,10 +200,42 @@ def test_encoders_that_do_not_fit_are_refused(photos: Path, tmp_path: Path, enco
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_does_not_go_on_with_other_weights(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [Projected(seed=1), Projected(layer=1)])
+def test_a_run_does_not_go_on_with_another_encoder(photos: Path, tmp_path: Path, other: Projected) -> None:
     train(distilling(photos), tmp_path / "run", distilled=Projected())
-    with pytest.raises(UsageError, match=r"loss\.distil\.sha256"):
-        train(distilling(photos), tmp_path / "run", distilled=Projected(seed=1))
+    with pytest.raises(UsageError, match=r"loss\.distil\.stamp"):
+        train(distilling(photos), tmp_path / "run", distilled=other)
+
+
+def test_a_stamp_in_the_settings_is_held_to(photos: Path, tmp_path: Path) -> None:
+    loss = {**DISTIL, "distil": {**DISTIL["distil"], "stamp": "0" * 64}}
+    with pytest.raises(UsageError, match=r"not the encoder that loss\.distil\.stamp says"):
+        train(distilling(photos, loss=loss), tmp_path / "run", distilled=Projected())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_name_that_is_no_encoder_is_told_with_its_setting(photos: Path, tmp_path: Path) -> None:
+    loss = {**NOTHING, "distil": {"weight": 1, "encoder": "absent.safetensors"}}
+    with pytest.raises(WeightsError, match=r"loss\.distil\.encoder: absent\.safetensors does not exist"):
+        train(distilling(photos, loss=loss), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_learner_is_never_made_without_what_its_term_asks_for(photos: Path) -> None:
+    process = Process(ALONE, torch.device("cpu"))
+    with pytest.raises(UsageError, match="the encoder to distil none"):
+        make_learner(distilling(photos), process)
+    with pytest.raises(UsageError, match="the encoder to distil projected"):
+        make_learner(photo_config(photos, crops=CROPS), process, distilled=Projected())
+
+
+def test_beside_other_terms_with_hidden_patches(photos: Path, tmp_path: Path) -> None:
+    loss = {"distil": {"weight": 2, "encoder": "projected", "across": 0.5}}
+    config = photo_config(photos, crops=CROPS, loss=loss, train={"steps": 2, "precision": "bf16"})
+    train(config, tmp_path / "run", distilled=Projected())
+    found = numbers(tmp_path / "run")[0]
+    total = found["dino"] + found["ibot"] + 0.2 * found["koleo"] + 2 * found["distil"] + found["distil_across"]
+    assert found["loss"] == pytest.approx(total, rel=1e-5)
 
 
 def test_an_encoder_without_the_term_and_a_term_without_an_encoder(photos: Path, tmp_path: Path) -> None:
@@ -209,3 +243,7 @@ def test_an_encoder_without_the_term_and_a_term_without_an_encoder(photos: Path,
         train(photo_config(photos, crops=CROPS), tmp_path / "run", distilled=Projected())
     with pytest.raises(UsageError, match="names no encoder"):
         distilling(photos, loss={**NOTHING, "distil": {"weight": 1}})
+    with pytest.raises(UsageError, match="names an encoder but has weight 0"):
+        distilling(photos, loss={"distil": {"encoder": "projected"}})
+    with pytest.raises(UsageError, match="compare global crops of a sample, and crops give one"):
+        distilling(photos, crops={**CROPS, "globals": {"count": 1, "size": 32}})

@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from patchatlas.pretrain.run_folder import RunFolder
 
 CURVES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Loss", ("loss", "dino", "ibot", "koleo", "match", "distil", "gram", "sigreg_normality", "sigreg_agreement")),
+    (
+        "Loss",
+        (
+            "loss",
+            "dino",
+            "ibot",
+            "koleo",
+            "match",
+            "distil",
+            "distil_across",
+            "distil_cls",
+            "gram",
+            "sigreg_normality",
+            "sigreg_agreement",
+        ),
+    ),
     ("Anchors that are more like their place than like any negative", ("match_accuracy",)),
     ("Entropy over ln K: 1 is uniform collapse", ("row_entropy", "marginal_entropy")),
     ("What is left to learn, nats", ("kl",)),

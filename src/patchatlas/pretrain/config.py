@@ -125,6 +125,11 @@ class PretrainConfig(Settings):
     def _possible(self) -> "PretrainConfig":
         if self.loss.dino.weight and self.crops.globals.count < 2 and not self.crops.locals.count:
             raise ValueError("the DINO term compares views, and crops give one; raise globals.count or locals.count")
+        if self.loss.needs_matches and self.crops.globals.count < 2:
+            raise ValueError(
+                "match and distil.across compare global crops of a sample, and crops give one; raise globals.count, or "
+                "set their weights to 0"
+            )
         if self.train.batch == 1 and self.loss.koleo.weight and not self.loss.koleo.across_ranks:
             raise ValueError(
                 "KoLeo looks for neighbours among the samples of a micro-batch, and train.batch 1 gives none; raise "

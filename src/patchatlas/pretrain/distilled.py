@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchatlas.encoders.loading import load_encoder
+from patchatlas.encoders.naming import resolve
 from patchatlas.encoders.precision import choose_precision
 from patchatlas.encoders.protocol import Encoder, Tokens
-from patchatlas.errors import UsageError
+from patchatlas.errors import UsageError, WeightsError
 from patchatlas.geometry.sampling import sample
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.crops.records import Batch
 from patchatlas.pretrain.matches import Matches
+from patchatlas.stamp import Stamp
 
 
-def open_distilled(
-    config: PretrainConfig, *, device: str | torch.device, given: Encoder | None = None
-) -> Encoder | None:
+def open_distilled(config: PretrainConfig, *, device: torch.device, given: Encoder | None = None) -> Encoder | None:
     """The encoder that `loss.distil` names; `None` where that term does not count.
 
     Args:
@@ -31,8 +31,9 @@ def open_distilled(
 
     Raises:
         WeightsError: it cannot be had.
-        UsageError: it does not fit the crops, has no class token though that is to count, has another hash than the
-            settings say, or was given and is not the one that they name.
+        MissingExtraError: what it needs is not installed.
+        UsageError: it does not fit the crops, has no class token though that is to count, is another one than the
+            settings say by its stamp, or was given and does not fit the settings or the device.
     """
     distil = config.loss.distil
     if not distil.weight:
@@ -40,13 +41,15 @@ def open_distilled(
             raise UsageError(f"{given.spec.name} was given to be distilled, but loss.distil.weight is 0; raise it")
         return None
     named = str(distil.encoder)
-    if given is not None and given.spec.name != named:
-        raise UsageError(
-            f"loss.distil.encoder names {named}, given was {given.spec.name}; both must be the same encoder"
-        )
     if given is None:
-        where = torch.device("cpu") if device == "cpu" else torch.device(device)
-        given = load_encoder(named, device=device, dtype=choose_precision(config.train.precision, where))
+        given = _load(named, config, device)
+    elif given.spec.name != named:
+        raise UsageError(
+            f"loss.distil.encoder is {named}, and the encoder given is called {given.spec.name}; set the one to the "
+            "other, or give no encoder to have it loaded by its name"
+        )
+    elif given.device.type != device.type:
+        raise UsageError(f"{named} was given on {given.device}, and the run is on {device}; put both on one device")
     spec, crops = given.spec, config.crops
     if spec.patch != tuple(crops.patch) or spec.channels != crops.channels:
         raise UsageError(
@@ -55,19 +58,28 @@ def open_distilled(
         )
     if distil.cls and not spec.has_cls:
         raise UsageError(f"{named} has no class token; set loss.distil.cls to 0")
-    if distil.sha256 is not None and spec.weights_sha256 != distil.sha256:
+    stamp = Stamp.of(spec).digest
+    if distil.stamp not in (None, stamp):
         raise UsageError(
-            f"{named} has SHA-256 {spec.weights_sha256}, loss.distil.sha256 says {distil.sha256}; a run learns from "
-            "one encoder from its first step to its last"
+            f"{named} is not the encoder that loss.distil.stamp says: other weights, another layer, norm or precision. "
+            "A run learns from one encoder from its first step to its last; put that one back, or name another folder"
         )
     return given
 
 
-def with_sha256(config: PretrainConfig, encoder: Encoder | None) -> PretrainConfig:
-    """The settings with the hash of what is distilled, so that a run that goes on goes on with the same weights."""
-    if encoder is None or encoder.spec.weights_sha256 is None:
+def _load(named: str, config: PretrainConfig, device: torch.device) -> Encoder:
+    try:
+        resolve(named, instead="name one that is here in loss.distil.encoder")
+        return load_encoder(named, device=device, dtype=choose_precision(config.train.precision, device))
+    except WeightsError as error:
+        raise WeightsError(f"loss.distil.encoder: {error}") from error
+
+
+def with_stamp(config: PretrainConfig, encoder: Encoder | None) -> PretrainConfig:
+    """The settings with the stamp of what is distilled, so that a run that goes on goes on with the same encoder."""
+    if encoder is None:
         return config
-    distil = config.loss.distil.model_copy(update={"sha256": encoder.spec.weights_sha256})
+    distil = config.loss.distil.model_copy(update={"stamp": Stamp.of(encoder.spec).digest})
     return config.model_copy(update={"loss": config.loss.model_copy(update={"distil": distil})})
 
 

@@ -53,8 +53,8 @@ class Shares:
         counted: tokens of the global crops that take part in patch terms.
         background: tokens that are assigned the background prototype; `None` for none.
         hidden: tokens that the student does not see.
-        matches: places of patches in the other global crops, hidden and uncounted ones left out; `None` without that
-            term.
+        matches: places of patches in the other global crops, hidden and uncounted ones left out; `None` where no
+            term asks for them.
     """
 
     pairs: PairWeights
@@ -80,7 +80,7 @@ def weigh(
         batch: the crops.
         hidden: tokens that the student does not see.
         config: the terms.
-        matches: what shows the same place, for the term of matches.
+        matches: what shows the same place, for the terms that ask for it.
         mean_ratio: foreground share of all crops of the step, for `weighting="mean"`.
     """
     counted = counted_tokens(batch.global_foreground, config.foreground, pad=batch.global_pad)
@@ -284,7 +284,7 @@ class Objective:
 
     def _distilled(self, seen: Seen, shown: Shown, goal: Goal) -> dict[str, Tensor]:
         """Terms of the distilled encoder: on the same crop, across views, and of class tokens."""
-        assert seen.like is not None, "a head stands where its term counts"
+        assert seen.like is not None, "asked for where the term counts"
         shares, config = goal.shares, self.config.distil
         g, b = shares.hidden.shape[:2]
         found = {
@@ -295,8 +295,9 @@ class Objective:
                 total=goal.like_total,
             )
         }
-        if config.across and shares.matches is not None and shares.matches.pairs:
+        if config.across:
             places = shares.matches
+            assert places is not None, "found where a term asks for them"
             mine = seen.like.unflatten(0, (g, b))[[one for one, _ in places.pairs]]
             found["distil_across"] = distil_loss(
                 mine.flatten(0, 1),
@@ -304,7 +305,9 @@ class Objective:
                 weights=places.valid.flatten(0, 1),
                 total=goal.match_total,
             )
-        if config.cls and shown.cls is not None and seen.like_cls is not None:
+        if config.cls:
+            assert shown.cls is not None, "an encoder without class tokens was refused"
+            assert seen.like_cls is not None, "asked for where the term counts"
             counted = shares.counted.any(-1).flatten()[None]
             found["distil_cls"] = distil_loss(
                 seen.like_cls[None], shown.cls.flatten(0, 1)[None], weights=counted, total=goal.crop_total

@@ -234,7 +234,8 @@ def _teach(learner: Learner, batch: Batch, hidden: Tensor) -> tuple[Taught, Seen
 
 def _study(learner: Learner, batch: Batch, hidden: Tensor, chance: Chance) -> tuple[Seen, Seen | None]:
     mask = hidden.flatten(0, 1) if learner.network.mask_token is not None else None
-    passes = [Pass(x=_normalised(learner, batch.globals), hidden=mask, asked=mask, chance=chance)]
+    like = learner.distilled is not None
+    passes = [Pass(x=_normalised(learner, batch.globals), hidden=mask, asked=mask, chance=chance, like=like)]
     if len(batch.locals):
         passes.append(Pass(x=_normalised(learner, batch.locals), chance=chance))
     with _arithmetic(learner):

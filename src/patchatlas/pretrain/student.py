@@ -48,12 +48,14 @@ class Pass:
         hidden: patches that the mask token stands in for.
         asked: patches whose logits are wanted.
         chance: what is random; `None` for a plain pass.
+        like: whether tokens are wanted as they are compared with those of a distilled encoder.
     """
 
     x: Float[Tensor, "b c *size"]
     hidden: Bool[Tensor, "b n"] | None = None
     asked: Bool[Tensor, "b n"] | None = None
     chance: Chance | None = None
+    like: bool = False
 
 
 class Seen(NamedTuple):
@@ -105,7 +107,6 @@ class Network(nn.Module):
         self.dino_head = Head(dim, dino) if dino else None
         self.ibot_head = Head(dim, ibot) if ibot else None
         self.projector = Projector(dim, sigreg) if sigreg else None
-        self.distils = distil is not None
         self.distil_head = None if distil in (None, dim) else nn.Linear(dim, distil, bias=False)
 
     def init_heads(self, generator: torch.Generator) -> None:
@@ -134,8 +135,8 @@ class Network(nn.Module):
                 cls_logits=logits,
                 patch_logits=self._asked(around, given),
                 embeddings=spread,
-                like=self._like(around),
-                like_cls=self._like(one),
+                like=self._like(around) if given.like else None,
+                like_cls=self._like(one) if given.like else None,
             )
             for one, around, logits, spread, given in zip(
                 cls, patches, _at_once(self.dino_head, cls), _at_once(self.projector, cls), passes, strict=True
@@ -145,9 +146,7 @@ class Network(nn.Module):
     def _asked(self, patches: Tensor, given: Pass) -> Tensor | None:  # (b, n, d) -> (q, j)
         return None if self.ibot_head is None or given.asked is None else self.ibot_head(patches[given.asked])
 
-    def _like(self, tokens: Tensor) -> Tensor | None:  # (..., d) -> (..., f)
-        if not self.distils:
-            return None
+    def _like(self, tokens: Tensor) -> Tensor:  # (..., d) -> (..., f)
         return tokens if self.distil_head is None else self.distil_head(tokens)
 
     def _tokens(self, given: Pass) -> Tensor:  # (b, t, d), before the final norm

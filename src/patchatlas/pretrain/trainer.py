@@ -26,7 +26,7 @@ from patchatlas.io.disk import disk_errors
 from patchatlas.pretrain import checkpoint, distributed
 from patchatlas.pretrain.config import PretrainConfig
 from patchatlas.pretrain.data import Opened, batches, open_source, samples_of_step
-from patchatlas.pretrain.distilled import open_distilled, with_sha256
+from patchatlas.pretrain.distilled import open_distilled, with_stamp
 from patchatlas.pretrain.distributed import Process, processes
 from patchatlas.pretrain.export import write_encoder
 from patchatlas.pretrain.model import make_student, make_teacher, with_mean_std
@@ -101,7 +101,8 @@ def train(
         UsageError: settings that do not fit the folder, the data or the machine; another process trains in the
             folder; or the run stopped on a collapse and would again.
         InputError: data that is not there.
-        WeightsError: weights to begin from that cannot be had.
+        WeightsError: weights to begin from, or an encoder to distil, that cannot be had.
+        MissingExtraError: the encoder to distil needs what is not installed.
         ResourceError: the disk is full, or the folder may not be written.
     """
     if config.train.tensorboard:
@@ -110,7 +111,7 @@ def train(
     opened = open_source(config) if opened is None else opened
     with processes(config.train.device) as process, contextlib.ExitStack() as held:
         distilled = open_distilled(config, device=process.device, given=distilled)
-        config = with_sha256(config, distilled)
+        config = with_stamp(config, distilled)
         if process.first:
             held.enter_context(hold_run(folder))
             with disk_errors(Path(folder)):
@@ -356,8 +357,13 @@ def make_learner(config: PretrainConfig, process: Process, *, distilled: Encoder
 
     Raises:
         WeightsError: weights to begin from that cannot be had.
-        UsageError: weights that do not fit the crops.
+        UsageError: weights that do not fit the crops; an encoder to distil without that term, or the term without one.
     """
+    if bool(config.loss.distil.weight) != (distilled is not None):
+        raise UsageError(
+            f"loss.distil.weight is {config.loss.distil.weight} and the encoder to distil "
+            f"{'none' if distilled is None else distilled.spec.name}; a term needs one, and no other does"
+        )
     student = make_student(config, distil=None if distilled is None else distilled.spec.dim)
     depth = student.vit.config.depth
     student.to(process.device)

@@ -21,7 +21,11 @@ from patchatlas.pretrain.config import differences, read_config
 from tests.pretrain.ablation.volumes import tiny_config
 from tests.pretrain.tiny import photo_config
 
-BASE = tiny_config("cache", crops={"globals": {"size": 16, "min_foreground_ratio": 0.7, "min_overlap": 0.6}})
+BASE = tiny_config(
+    "cache",
+    crops={"globals": {"size": 16, "min_foreground_ratio": 0.7, "min_overlap": 0.6}},
+    loss={"match": {"weight": 0.5}, "distil": {"weight": 0.5, "encoder": "another"}},
+)
 HARNESS = Path(__file__).parents[3] / "benchmarks" / "pretrain" / "ablation.yaml"
 
 
@@ -65,6 +69,12 @@ def test_every_standard_arm_is_a_config_of_its_own():
     configs = [arm_config(BASE, arm, seed=0) for arm in STANDARD]
     for number, one in enumerate(configs):
         assert all(differences(one, other) for other in configs[:number]), STANDARD[number]
+
+
+def test_sigreg_alone_is_alone():
+    loss = arm_config(BASE, "sigreg", seed=0).loss
+    weights = {name: term["weight"] for name, term in loss.model_dump().items() if "weight" in term}
+    assert {name for name, weight in weights.items() if weight} == {"sigreg"}
 
 
 def test_the_seed_is_of_the_run_and_no_run_stops_early():

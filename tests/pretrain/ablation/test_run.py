@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from patchatlas.encoders.loading import load_encoder
-from patchatlas.errors import InputError, UsageError
+from patchatlas.errors import InputError, UsageError, WeightsError
 from patchatlas.pretrain.ablation import run as run_module
 from patchatlas.pretrain.ablation.run import RANDOM, RAW, RAW_HISTOGRAM, run_ablation
+from patchatlas.pretrain.config import read_config
+from patchatlas.pretrain.monitors.log import read_log
 from patchatlas.pretrain.probe import score
 from tests.pretrain.ablation.volumes import make_volumes, tiny_config
 
@@ -166,7 +168,22 @@ def test_mistakes_are_seen_before_anything_is_made(volumes, tmp_path):
             run_ablation(given, arms, seeds=seeds, labelled=held, output=output)
     with pytest.raises(InputError, match="holds 0 volumes"):
         run_ablation(tiny_config(cache), ("uniform",), seeds=1, labelled=tmp_path, output=output)
+    taught = tiny_config(cache, loss={"distil": {"weight": 1, "encoder": "absent.safetensors"}})
+    with pytest.raises(WeightsError, match=r"loss\.distil\.encoder: absent\.safetensors does not exist"):
+        run_ablation(taught, ("uniform",), seeds=1, labelled=held, output=output)
     assert not output.exists()
+
+
+def test_an_encoder_is_distilled_into_every_arm_but_that_of_sigreg_alone(volumes, done, tmp_path):
+    cache, held = volumes
+    _, _, finished, _, _ = done
+    encoder = finished / "baselines" / "random-1.safetensors"
+    taught = tiny_config(cache, loss={"distil": {"weight": 1, "encoder": str(encoder)}})
+    run_ablation(taught, ("uniform", "sigreg"), seeds=1, labelled=held, output=tmp_path / "out")
+    for arm, distils in (("uniform", True), ("sigreg", False)):
+        (first, *_) = read_log(tmp_path / "out" / "runs" / arm / "seed-0" / "log.jsonl")
+        assert ("distil" in first["numbers"]) == distils
+    assert read_config(tmp_path / "out" / "config.yaml").loss.distil.stamp is not None
 
 
 def test_a_run_that_broke_has_its_verdict_and_no_probe(volumes, tmp_path):

@@ -74,7 +74,11 @@ PARTS: dict[str, tuple[str, Changes]] = {
     "layer-scale": ("LayerScale from 1e-5", {"model.layer_scale": 1e-5}),
     "sigreg": (
         "SIGReg alone, no teacher",
-        {"loss.sigreg.weight": 1.0, "loss.dino.weight": 0.0, "loss.ibot.weight": 0.0, "loss.koleo.weight": 0.0},
+        {
+            "loss.sigreg.weight": 1.0,
+            **{f"loss.{term}.weight": 0.0 for term in ("dino", "ibot", "koleo", "match", "distil")},
+            "loss.distil.encoder": None,
+        },
     ),
 }
 """What each part is, and what it changes."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchatlas.encoders.loading import load_encoder
+from patchatlas.encoders.precision import choose_device
 from patchatlas.errors import UsageError
 from patchatlas.files import holds_others, write_text
 from patchatlas.pretrain.ablation.arms import UNIFORM, arm_config
@@ -34,6 +35,7 @@ from patchatlas.pretrain.cache import open_cache
 from patchatlas.pretrain.config import FREE, PretrainConfig, differences, read_config, to_yaml
 from patchatlas.pretrain.crops.config import CropConfig
 from patchatlas.pretrain.data import Opened, open_source
+from patchatlas.pretrain.distilled import open_distilled, with_stamp
 from patchatlas.pretrain.export import write_encoder
 from patchatlas.pretrain.model import make_student, with_mean_std
 from patchatlas.pretrain.monitors.log import read_log
@@ -110,6 +112,8 @@ def run_ablation(
     held = read_labelled(
         labelled, spacing_mm=opened.spacing_mm or (), learnt_from={record.sha256 for record in cache.records}
     )
+    base = with_stamp(base, open_distilled(base, device=choose_device(base.train.device)))
+    jobs = _jobs(base, arms, seeds)
     _claim(output, base)
     found: list[Result] = []
     for number, job in enumerate(jobs):

@@ -89,7 +89,7 @@ class MatchConfig(Settings):
     """Tokens of each other sample of a micro-batch that are negatives, drawn anew in each; those of the same volume or
     photograph never are."""
     margin: float = Field(default=0.25, ge=0)
-    """Places closer than this to the edge of the other crop are left out; in patches."""
+    """Places closer than this to the edge of the other crop are left out; in patches. `distil.across` heeds it too."""
 
 
 class DistilConfig(Settings):
@@ -102,20 +102,23 @@ class DistilConfig(Settings):
 
     weight: Weight = 0.0
     encoder: str | None = None
-    """Its name, as for `load_encoder`: a released model, a file, `bundled:NAME`. `train(distilled=...)` takes one of
-    that name which is no file."""
+    """Its name, as for `load_encoder`: a released model, a file, `bundled:NAME`; or that of the one which
+    `train(distilled=...)` is given."""
     across: Weight = 0.0
     """Weight, beside 1 for the same crop, of what the encoder says of the other global crop where that shows the same
-    place: the student then learns what does not change with the view."""
+    place, at least `match.margin` from its edge: the student then learns what does not change with the view. Crops must
+    share something."""
     cls: Weight = 0.0
     """Weight of the class tokens, beside 1 for patches."""
-    sha256: str | None = None
-    """Hash of its weights; filled in by a run."""
+    stamp: str | None = None
+    """Hash of all that its tokens follow from: weights, layer, norm, precision. Filled in by a run."""
 
     @model_validator(mode="after")
     def _possible(self) -> "DistilConfig":
         if self.weight and self.encoder is None:
             raise ValueError("distil has a weight but names no encoder; set loss.distil.encoder")
+        if self.encoder is not None and not self.weight:
+            raise ValueError("distil names an encoder but has weight 0, so nothing would be learnt of it; give it one")
         return self
 
 
@@ -147,8 +150,8 @@ class ForegroundConfig(Settings):
     hierarchical_below: Share = 0.2
     """What too little is."""
     patches: PatchTargets = "all"
-    """Which patch tokens have targets. foreground: only those with enough of it, in iBOT, its Sinkhorn and Gram.
-    prototype: the others are assigned prototype 0, outside Sinkhorn, and no other token is."""
+    """Which patch tokens have targets. foreground: only those with enough of it, in iBOT and its Sinkhorn,
+    Gram, match and distil. prototype: the others are assigned prototype 0, outside Sinkhorn, and no other token is."""
     patch_threshold: Share = 0.05
     """Share of a patch that must be foreground for its token to count as foreground."""
 

@@ -17,8 +17,9 @@ def distil_loss(
 ) -> Float[Tensor, ""]:
     """One minus the cosine of student and target, summed by weight over tokens and divided by `total`.
 
-    The least that it can be is 0; random tokens give 1. Half the squared distance of the two at unit length, as in
-    feature distillation with normalised targets (Wei et al. 2022, arXiv 2205.14141).
+    The least that it can be is 0, random tokens give 1, and so does a target of zeros, which asks nothing. Half the
+    squared distance of the two at unit length, as in feature distillation with normalised targets (Wei et al. 2022,
+    arXiv 2205.14141).
 
     Args:
         student: tokens as the student gives them, any length.
