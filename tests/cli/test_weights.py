@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from patchatlas.cli.main import main
-from patchatlas.encoders import hub
+from patchatlas.encoders import bundled, hub
 from patchatlas.encoders.catalogue import CATALOGUE
 from patchatlas.encoders.loading import load_encoder
 
@@ -45,7 +45,8 @@ def run_json(capsys, *args):
 def test_list_names_every_model_in_80_columns(capsys):
     code, out, err = run(capsys, "list")
     assert (code, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= 80
+    # A path is as long as it is.
+    assert max(len(line) for line in out.splitlines() if not line.startswith("  here: ")) <= 80
     for entry in CATALOGUE.values():
         assert entry.name in out
         assert entry.licence in out
@@ -69,9 +70,12 @@ def test_list_of_one(capsys, tmp_path, monkeypatch):
 
 def test_list_of_what_is_here(capsys, monkeypatch, tmp_path):
     code, data = run_json(capsys, "list", "--here")
-    assert (code, [one["name"] for one in data["encoders"]]) == (0, ["bundled:sift"])
+    assert (code, [one["name"] for one in data["encoders"]]) == (0, ["bundled:sift", "bundled:vit-tiny16"])
     monkeypatch.setattr("patchatlas.encoders.inventory.find_spec", lambda _: None)
     monkeypatch.setenv("PATCHATLAS_WEIGHTS", str(tmp_path / "absent"))
+    _, data = run_json(capsys, "list", "--here")
+    assert [one["name"] for one in data["encoders"]] == ["bundled:vit-tiny16"]  # which needs no extra
+    monkeypatch.setattr("patchatlas.encoders.bundled.SHA256", {})
     _, out, _ = run(capsys, "list", "--here")
     assert "no encoder can be loaded now" in out
     assert "absent, which is no folder" in out
@@ -200,7 +204,7 @@ def test_end_to_end_offline(tmp_path):
     cache = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_CACHE": str(tmp_path / "cache")}
     listed = patchatlas("weights", "list", "--format", "json", **cache)
     assert (listed.returncode, listed.stderr) == (0, "")
-    assert len(json.loads(listed.stdout)["encoders"]) == 1 + len(CATALOGUE)
+    assert len(json.loads(listed.stdout)["encoders"]) == len(bundled.names()) + len(CATALOGUE)
     gated = patchatlas("weights", "convert", GATED, str(tmp_path / "a.safetensors"), **cache)
     assert (gated.returncode, gated.stdout) == (5, "")
     assert "the hub cannot be reached" in gated.stderr

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from importlib import resources
 
 import pytest
 import torch
 
+from benchmarks.random_vit import random_vit
+from patchatlas.dense import encode
 from patchatlas.encoders import bundled, inventory
 from patchatlas.encoders.checkpoint import digest
 from patchatlas.encoders.conversion import convert
@@ -17,6 +20,7 @@ from patchatlas.encoders.naming import resolve
 from patchatlas.encoders.verification.verify import verify
 from patchatlas.encoders.vit import ViT, ViTConfig
 from patchatlas.errors import WeightsError
+from patchatlas.io.images import read_image
 
 TINY = ViTConfig(family="dinov3", patch=(16, 16), dim=32, depth=2, heads=2, registers=2, ffn_hidden=64)
 
@@ -145,6 +149,26 @@ def test_what_is_shipped_is_whole_and_opens_fast():
         other = load_encoder(f"bundled:{name}", device="cpu", dtype="bf16")
         cosine = torch.nn.functional.cosine_similarity(encoder(pixels).patches, other(pixels).patches, dim=-1)
         assert cosine.min() > 0.99
+
+
+def test_the_shipped_vit_finds_places_that_random_weights_do_not():
+    """Six marks of the demo's pair, each by the patch most like its own, in both pictures at 448 px."""
+    folder = resources.files("patchatlas") / "demo_data"
+    known = json.loads((folder / "truth.json").read_text(encoding="utf-8"))
+    visible = [mark for mark in known["landmarks"] if mark["target_xy"] is not None]
+    left, right = (read_image(folder / known[side]) for side in ("source", "target"))
+    assert len(visible) == 6
+    trained = load_encoder("bundled:vit-tiny16", device="cpu", dtype="fp32")
+    right_ones = {}
+    for name, encoder in (("trained", trained), ("random", random_vit(trained.network.config, name="random"))):
+        source, target = encode(left, encoder, size=448), encode(right, encoder, size=448)
+        truth = torch.tensor([mark["target_xy"] for mark in visible], dtype=torch.float64)
+        away = torch.tensor([[mark["disparity_px"], 0.0] for mark in visible], dtype=torch.float64)
+        best = target.similarity(source.at(truth + away)).flatten(1).argmax(dim=1)
+        found = target.grid.centres()[best]
+        right_ones[name] = int(((found - truth).norm(dim=1) < 24).sum())
+    assert right_ones["trained"] >= 5
+    assert right_ones["random"] <= 3
 
 
 def test_every_shipped_file_is_named():

@@ -17,7 +17,9 @@ PREFIX = "bundled:"
 WITHOUT_WEIGHTS = ("sift",)
 """Encoders that are arithmetic alone."""
 
-SHA256: dict[str, str] = {}
+SHA256: dict[str, str] = {
+    "vit-tiny16": "e930263ef8a4df216925b1405528aa868da667379940bf8b667072b1b61cb8d3",
+}
 """Hash of the file of each bundled encoder with weights, by what follows `bundled:`. A file that has another one is not
 loaded."""
 

@@ -13,7 +13,7 @@ from patchatlas.encoders.catalogue import CATALOGUE, Entry, find
 from patchatlas.encoders.suffixes import SUFFIXES
 from patchatlas.errors import WeightsError
 
-INSTEAD = "--encoder bundled:sift works now, and for reid --embedding-backend bundled"
+INSTEAD = "--encoder bundled:sift or bundled:vit-tiny16 works now, and for reid --embedding-backend bundled"
 """What commands that only use an encoder can do without weights."""
 
 WEIGHTS_FOLDER = "PATCHATLAS_WEIGHTS"
