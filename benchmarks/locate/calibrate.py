@@ -426,6 +426,7 @@ def main() -> None:
         fitted_on = f"{len(observations)} marks of {cases} development cases ({kinds}); encoders: {encoders}"
         calibration, _ = fit(observations, name=options.name, encoders=options.encoders, fitted_on=fitted_on)
         text = json.dumps(calibration.to_json(), indent=2) + "\n"
+        options.into.mkdir(parents=True, exist_ok=True)
         (options.into / f"{options.name}.json").write_text(text, encoding="utf-8")
     print(report(observations, calibration))
 

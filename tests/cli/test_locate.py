@@ -348,7 +348,13 @@ BAD: dict[str, tuple[Callable[[], None], tuple[str, ...], list[str], int, str]] 
     "two encoders": (nothing, GOOD, [*AT, "--dino-size", "small"], 2, "not both"),
     "no weights": (nothing, GOOD, ["--json", "out.json"], 5, "dinov3-vitb16"),
     "no weights, small": (nothing, GOOD, ["--dino-size", "small"], 5, "dinov3-vits16"),
-    "no weights, what works": (nothing, GOOD, ["--dino-size", "large"], 5, "--encoder bundled:sift works"),
+    "no weights, what works": (
+        nothing,
+        GOOD,
+        ["--dino-size", "large"],
+        5,
+        "--encoder bundled:sift or bundled:vit-tiny16 works",
+    ),
 }
 
 

@@ -156,7 +156,7 @@ def test_the_help_of_from_good_names_what_may_change(capsys):
 
 
 def test_a_start_that_failed_binds_nobody(settings, tmp_path, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr("patchatlas.pretrain.trainer.make_learner", full)

@@ -22,7 +22,7 @@ def empty_machine(monkeypatch):
 
 def test_every_encoder_is_listed_once_bundled_ones_first():
     assert [item.name for item in take()] == [*(f"bundled:{name}" for name in names()), *CATALOGUE]
-    assert [item.name for item in take() if item.ready] == ["bundled:sift"]
+    assert [item.name for item in take() if item.ready] == ["bundled:sift", "bundled:vit-tiny16"]
 
 
 def test_the_facts_of_one():
@@ -82,7 +82,9 @@ def test_sift_is_listed_with_the_facts_that_it_has():
 
 
 def test_an_unknown_name():
-    with pytest.raises(UsageError, match=r"called 'dinov9'; there are: bundled:sift, dinov3-vits16"):
+    with pytest.raises(
+        UsageError, match=r"called 'dinov9'; there are: bundled:sift, bundled:vit-tiny16, dinov3-vits16"
+    ):
         take(["dinov9"])
 
 

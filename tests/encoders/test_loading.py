@@ -377,7 +377,7 @@ def test_a_catalogue_name_without_weights_says_how_to_get_them():
         "dinov3-license",
         "PATCHATLAS_WEIGHTS",
         "dinov3_vitb16_pretrain_lvd1689m-73cec8be.pth",
-        "--encoder bundled:sift works now",
+        "--encoder bundled:sift or bundled:vit-tiny16 works now",
     ):
         assert part in message
 

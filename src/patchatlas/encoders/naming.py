@@ -124,5 +124,5 @@ def how_to_get(entry: Entry, *, instead: str = INSTEAD) -> str:
     return (
         f"the weights of {entry.name} are not on this machine (looked in ${WEIGHTS_FOLDER} and the hub cache). "
         f"Get them from {sources}, licence {entry.licence}: give that id as the encoder to download it, or put the "
-        f"file or folder into ${WEIGHTS_FOLDER}.{file} Without any weights, {instead}"
+        f"file or folder into ${WEIGHTS_FOLDER}.{file} Without them, {instead}"
     )
