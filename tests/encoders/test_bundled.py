@@ -93,6 +93,8 @@ def test_verify_passes():
 def test_a_name_that_is_not_bundled_is_refused_with_those_that_are():
     with pytest.raises(WeightsError, match="bundled:sift, bundled:tiny"):
         resolve("bundled:other")
+    with pytest.raises(WeightsError, match="you may mean bundled:tiny"):
+        resolve("tiny")
 
 
 @pytest.mark.parametrize("ask", [bundled.weights_file, bundled.card])

@@ -112,6 +112,10 @@ def test_a_file_is_read_or_refused(tmp_path: Path) -> None:
 def test_each_encoder_has_its_calibration_and_others_share_one() -> None:
     spec = FakeEncoder(patch=(8, 8)).spec
     assert calibration_for(replace(spec, name="bundled:sift")).name == "sift"
+    vit = replace(spec, name="bundled:vit-tiny16", layer=11, depth=12)
+    assert calibration_for(vit).name == "vit-tiny16"
+    assert calibration_for(replace(vit, layer=5)).name == "default"
+    assert calibration_for(replace(vit, layers=(5, 11))).name == "default"
     assert calibration_for(spec).name == "default"
 
 

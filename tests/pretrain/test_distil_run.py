@@ -1,6 +1,7 @@
 """Runs that distil another encoder: its tokens read at the same places, with and without a linear layer, gone on with,
 and what is refused."""
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from patchatlas.encoders.checkpoint import read as read_weights
 from patchatlas.encoders.fake import FakeEncoder, ramp
 from patchatlas.encoders.loading import load_encoder
 from patchatlas.encoders.protocol import Tokens
@@ -28,6 +30,7 @@ from patchatlas.pretrain.run_folder import RunFolder
 from patchatlas.pretrain.student import Seen
 from patchatlas.pretrain.trainer import make_learner, train
 from patchatlas.spec import EncoderSpec
+from patchatlas.stamp import Stamp
 from tests.pretrain.ranks import EXACT
 from tests.pretrain.tiny import photo_config
 
@@ -166,6 +169,9 @@ def test_it_learns_and_an_interrupted_run_ends_in_the_same_bits(photos: Path, tm
         assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), name
     assert outcome.encoder is not None
     load_encoder(outcome.encoder, device="cpu", dtype="fp32")  # nothing but the encoder, so it loads as any other
+    told = json.loads(read_weights(outcome.encoder).metadata["input"])
+    assert (told["distilled"], told["distilled_stamp"]) == ("projected", Stamp.of(encoder.spec).digest)
+    assert "weights" not in told
 
 
 def test_micro_batches_add_up_to_one_batch(photos: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Config(Output):
     output: tyro.conf.Positional[Path] = Path("demo-output")
     """Folder to write to; made if it is not there, and files of a former run in it are replaced."""
     encoder: str = "bundled:sift"
-    """Weights file or folder, hub id, catalogue name or bundled:sift."""
+    """Weights file or folder, hub id, catalogue name, bundled:sift or bundled:vit-tiny16."""
     image_size: Annotated[int, Field(gt=0)] = 896
     """Long side of both pictures as the encoder sees them, a multiple of its patch."""
     uuid: str | None = None

@@ -2,7 +2,7 @@
 
 Reads the mark UUID from SOURCE's mel file (photo.jpg.json beside photo.jpg), never TARGET's. Several SOURCEs vote:
 those that agree are averaged, one that does not is named and left out. A mask beside a picture, photo.jpg.mask.png, is
-heeded. Without weights at hand, `--encoder bundled:sift` works at once.
+heeded. Without weights at hand, `--encoder bundled:sift` or `bundled:vit-tiny16` works at once.
 """
 
 import json

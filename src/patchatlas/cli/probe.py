@@ -27,7 +27,7 @@ class Config(Output):
     """What `patchatlas probe` is asked to do."""
 
     encoder: tyro.conf.Positional[str]
-    """Weights file or folder, hub id, catalogue name or bundled:sift."""
+    """Weights file or folder, hub id, catalogue name, bundled:sift or bundled:vit-tiny16."""
     size: str | None = None
     """Input to probe with, HxW or ZxHxW, multiples of the patch; 8 x 12 patches (4 x 6 x 8 in volumes) without it."""
     device: str = "auto"

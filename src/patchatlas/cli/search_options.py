@@ -24,7 +24,7 @@ class SearchOptions(Output):
     """Encoder, input size, and every option of a search; see docs/locate.md."""
 
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME|PATH")] = None
-    """Weights file or folder, hub id, catalogue name or bundled:sift."""
+    """Weights file or folder, hub id, catalogue name, bundled:sift or bundled:vit-tiny16."""
     dino_size: Literal["small", "base", "large"] | None = None
     """DINOv3 of that size from the catalogue, in place of --encoder; base if neither is given."""
     image_size: Annotated[int, Field(gt=0)] = 896

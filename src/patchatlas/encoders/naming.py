@@ -66,6 +66,8 @@ def resolve(name: str | Path, *, instead: str = INSTEAD) -> Resolved:
         return Resolved(hub_id=text, entry=find(text))
     if isinstance(name, Path) or path.suffix in SUFFIXES or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise WeightsError(f"{text} does not exist; check the path to the weights")
+    if text in bundled.names():
+        raise WeightsError(f"no encoder is called {text!r}; you may mean {bundled.PREFIX}{text}")
     there = ", ".join(bundled.PREFIX + one for one in bundled.names())
     raise WeightsError(
         f"no encoder is called {text!r}. Possible are: a path to a file ({', '.join(SUFFIXES)}) or folder; a hub id "

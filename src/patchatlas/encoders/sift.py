@@ -61,7 +61,9 @@ def load(*, device: torch.device) -> "DenseSift":
     try:
         import cv2
     except ImportError as error:
-        raise MissingExtraError("opencv-python-headless", extra="opencv", needed_for="bundled:sift") from error
+        raise MissingExtraError(
+            "opencv-python-headless", extra="opencv", needed_for="bundled:sift (bundled:vit-tiny16 needs nothing)"
+        ) from error
     return DenseSift(cv2, device=device)
 
 

@@ -177,8 +177,11 @@ def read_calibration(path: Path | Traversable) -> Calibration:
 
 
 def calibration_for(spec: EncoderSpec) -> Calibration:
-    """The calibration that was fitted for an encoder; `default` where none was."""
+    """The calibration that was fitted for an encoder; `default` where none was, or where its tokens are not those that
+    it was fitted on: of another block than the last, or of several."""
     shipped = _shipped()
+    if spec.layers or spec.layer != spec.depth - 1:
+        return shipped["default"]
     return next((one for one in shipped.values() if spec.name in one.encoders), shipped["default"])
 
 

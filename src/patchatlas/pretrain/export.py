@@ -54,6 +54,9 @@ def described(
 ) -> dict[str, Any]:
     """What the inputs of an encoder were, as its header says it (docs/formats/encoder-v1.md)."""
     facts: dict[str, Any] = {"kind": config.crops.kind, "step": step}
+    distil = config.loss.distil
+    made_from = {"weights": config.model.weights, "distilled": distil.encoder, "distilled_stamp": distil.stamp}
+    facts |= {name: value for name, value in made_from.items() if value is not None}
     if config.crops.kind == "volumes":
         facts |= {"axes": VOLUME_AXES, "window_hu": list(config.crops.window_hu)}
         facts |= {"spacing_mm": None if spacing_mm is None else list(spacing_mm)}

@@ -84,7 +84,9 @@ def require_tensorboard() -> None:
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("tensorboard", extra="pretrain", needed_for="logging for TensorBoard") from error
+        raise MissingExtraError(
+            "tensorboard", extra="pretrain", needed_for="logging for TensorBoard (train.tensorboard=false does without)"
+        ) from error
 
 
 class TensorBoard:
