@@ -189,6 +189,8 @@ def test_an_encoder_by_its_name_in_the_file_of_another_run(photos: Path, tmp_pat
     train(distilling(photos, loss=loss, train={"steps": 2}), tmp_path / "second")
     # The same seed, so the same random weights as the first run had before its one step: very much like it.
     assert numbers(tmp_path / "second")[0]["distil"] < 0.05
+    told = json.loads(read_weights(RunFolder(tmp_path / "second").encoder).metadata["input"])
+    assert told["distilled"] == "encoder.safetensors"  # and not where it lies
 
 
 @pytest.mark.parametrize(

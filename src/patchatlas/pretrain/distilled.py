@@ -97,7 +97,10 @@ class Shown:
 
 
 def look(encoder: Encoder, batch: Batch) -> Shown:
-    """Its tokens of the global crops; it normalises their pixels itself."""
+    """Its tokens of the global crops; it normalises their pixels itself.
+
+    They are copied, since what an encoder gives is made in inference mode, which the student's gradients may not meet.
+    """
     g, b = batch.globals.shape[:2]
     tokens: Tokens = encoder(batch.globals.flatten(0, 1))
     return Shown(

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from patchatlas.encoders.keymaps import own
+from patchatlas.encoders.suffixes import SUFFIXES
 from patchatlas.encoders.vit import ViTConfig
 from patchatlas.pretrain.config import PretrainConfig
 
@@ -55,8 +56,10 @@ def described(
     """What the inputs of an encoder were, as its header says it (docs/formats/encoder-v1.md)."""
     facts: dict[str, Any] = {"kind": config.crops.kind, "step": step}
     distil = config.loss.distil
-    made_from = {"weights": config.model.weights, "distilled": distil.encoder, "distilled_stamp": distil.stamp}
+    made_from = {"weights": _called(config.model.weights), "distilled": _called(distil.encoder)}
     facts |= {name: value for name, value in made_from.items() if value is not None}
+    if distil.stamp is not None:
+        facts["distilled_stamp"] = distil.stamp
     if config.crops.kind == "volumes":
         facts |= {"axes": VOLUME_AXES, "window_hu": list(config.crops.window_hu)}
         facts |= {"spacing_mm": None if spacing_mm is None else list(spacing_mm)}
@@ -70,3 +73,11 @@ def described(
             "unturned_channels": vit.head_dim - 2 * vit.ndim * pairs,
         }
     return facts
+
+
+def _called(named: str | None) -> str | None:
+    """A hub id or another name as it is; of a path its last part, for where files lie is nobody's business."""
+    if named is None:
+        return None
+    path = Path(named)
+    return path.name if path.suffix in SUFFIXES or path.is_absolute() or path.is_dir() else named
